@@ -1,0 +1,1 @@
+"""certmesh's core: the wire contract, the decisions, the ledger and the broker process."""

@@ -1,0 +1,1 @@
+"""The certmesh command: a client of the console's local socket."""

@@ -1,0 +1,1 @@
+"""X.509 on plain values: authority, requests, leaf profile, bundle, CRL, sealed keys, words."""

@@ -1,0 +1,235 @@
+"""Settings of a node: one TOML file, every key known, every duration with its unit.
+
+Precedence: environment `CERTMESH_<SECTION>_<KEY>` over the file over the defaults here. An unknown
+key is an error that names its path in the file; processes then exit 78.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from broker.errors import SettingsError
+from broker.runtime.duration import Duration
+
+Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
+DEFAULT_NAMES = ("*.home.arpa", "*.local", "*.internal")
+DEFAULT_NETWORKS = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "127.0.0.0/8",
+    "fc00::/7",
+)
+
+
+def _span(text: str) -> Duration:
+    return Duration.parse(text)
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all sections: unknown keys are errors."""
+
+
+class Node(Section, frozen=True):
+    """`[node]`. Empty `name` means this machine's host name."""
+
+    name: str = ""
+    sans: tuple[str, ...] = ()
+    data_dir: str = ""
+    run_dir: str = ""
+    addresses: tuple[str, ...] = ()
+
+
+class Listen(Section, frozen=True):
+    """`[listen]`: `host:port`, or empty to turn a listener off. TLS is 1.3, always."""
+
+    local: str = ""
+    enroll: str = "0.0.0.0:7642"
+    mesh: str = "0.0.0.0:7643"
+    body_limit: Annotated[int, Meta(ge=1024, le=1_048_576)] = 65_536
+
+
+class Authority(Section, frozen=True):
+    """`[ca]`: read once, at init."""
+
+    root_lifetime: Duration = _span("3650d")
+    issuer_lifetime: Duration = _span("730d")
+    kdf_memory: Annotated[int, Meta(ge=8 * 1024 * 1024)] = 67_108_864
+    kdf_passes: Annotated[int, Meta(ge=1)] = 3
+
+
+class Policy(Section, frozen=True):
+    """`[policy]`: names and networks are copied into the mesh at init."""
+
+    leaf_lifetime: Duration = _span("30d")
+    renew_at: Fraction = 0.667
+    names: tuple[str, ...] = DEFAULT_NAMES
+    networks: tuple[str, ...] = DEFAULT_NETWORKS
+
+
+class Enrollment(Section, frozen=True):
+    """`[enrollment]`."""
+
+    approval_ttl: Duration = _span("24h")
+    invite_ttl: Duration = _span("1h")
+    totp_window: Annotated[int, Meta(ge=0, le=10)] = 1
+    attempts: Annotated[int, Meta(ge=1)] = 5
+    attempts_wait: Duration = _span("5m")
+
+
+class ApprovalSettings(Section, frozen=True):
+    """`[approval]`: who answers. Without this section nobody can be asked, so the answer is no."""
+
+    decider: Literal["deny", "queue", "prompt"] = "deny"
+    timeout: Duration = _span("300s")
+
+
+class Renewal(Section, frozen=True):
+    """`[renewal]`."""
+
+    check_every: Duration = _span("1h")
+    jitter: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
+    backoff_min: Duration = _span("30s")
+    backoff_max: Duration = _span("1h")
+    keep_versions: Annotated[int, Meta(ge=2)] = 5
+    probe: tuple[str, ...] = ()
+    rollback: bool = True
+    peer_timeout: Duration = _span("10s")
+
+
+class Hook(Section, frozen=True):
+    """One `[[hook]]`: argv, never a shell. `user` empty means the node's own user."""
+
+    name: str
+    command: tuple[str, ...]
+    event: tuple[Literal["issued", "renewed"], ...] = ("issued", "renewed")
+    timeout: Duration = _span("30s")
+    user: str = ""
+    retries: Annotated[int, Meta(ge=0, le=10)] = 0
+
+
+class Heartbeat(Section, frozen=True):
+    """`[heartbeat]`."""
+
+    interval: Duration = _span("10s")
+    suspect_after: Annotated[int, Meta(ge=1)] = 3
+    skew_warn: Duration = _span("5s")
+
+
+class Sync(Section, frozen=True):
+    """`[sync]`: the full check of the trust bundle; changes are picked up at once."""
+
+    every: Duration = _span("5m")
+
+
+class Failover(Section, frozen=True):
+    """`[failover]`."""
+
+    tick: Duration = _span("5s")
+
+
+class Discovery(Section, frozen=True):
+    """`[discovery]`: mDNS only finds addresses."""
+
+    mdns: bool = True
+    interfaces: tuple[str, ...] = ()
+    service: str = "_certmesh._tcp.local."
+
+
+class Log(Section, frozen=True):
+    """`[log]`."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+
+
+class BrokerSettings(Section, frozen=True):
+    """`[broker]`."""
+
+    request_timeout: Duration = _span("5s")
+    worker_dead_after: Duration = _span("15s")
+
+
+class Settings(Section, frozen=True):
+    """The whole file."""
+
+    node: Node = Node()
+    listen: Listen = Listen()
+    ca: Authority = Authority()
+    policy: Policy = Policy()
+    enrollment: Enrollment = Enrollment()
+    approval: ApprovalSettings = ApprovalSettings()
+    renewal: Renewal = Renewal()
+    hook: tuple[Hook, ...] = ()
+    heartbeat: Heartbeat = Heartbeat()
+    sync: Sync = Sync()
+    failover: Failover = Failover()
+    discovery: Discovery = Discovery()
+    log: Log = Log()
+    broker: BrokerSettings = BrokerSettings()
+
+
+def load_settings(path: Path, environ: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings in the file at `path`.
+
+    Raises:
+        SettingsError: Missing or unreadable file, bad TOML, unknown key, impossible value; the
+            detail names the file and the key's path in it.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {path}: {error.strerror}",
+            hint="run `certmesh init` or `certmesh join` first, or name the right --home",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}", hint="mend the file") from None
+    return parse_settings(_with_environment(raw, environ or os.environ), str(path))
+
+
+def parse_settings(raw: Mapping[str, Any], where: str) -> Settings:
+    """Return the settings in parsed TOML; `where` names the file in errors.
+
+    Raises:
+        SettingsError: Unknown key or impossible value.
+    """
+    try:
+        return msgspec.convert(raw, Settings, strict=True, dec_hook=_decode_duration)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise SettingsError(
+            f"{where}: {error}", hint="mend or remove that key, then start again"
+        ) from None
+
+
+def _decode_duration(kind: type, value: object) -> object:
+    if kind is Duration and isinstance(value, str):
+        return Duration.parse(value)
+    raise ValueError(f"expected {kind.__name__}, got {value!r}")
+
+
+def _with_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Lay `CERTMESH_LOG_LEVEL=debug` and the like over the file; only single values."""
+    merged = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+    for section, kind in get_type_hints(Settings).items():
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            continue
+        for key, field in get_type_hints(kind, include_extras=False).items():
+            text = environ.get(f"CERTMESH_{section.upper()}_{key.upper()}")
+            if text is not None:
+                merged.setdefault(section, {})[key] = _scalar(text, field)
+    return merged
+
+
+def _scalar(text: str, kind: object) -> object:
+    if kind is Duration or kind is str or str in map(type, get_args(kind)):
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,43 @@
+"""Reading the journal as the audit trail."""
+
+from broker.wire.base import Body, Reply, Request
+from broker.wire.ids import Hex, Sequence, Term, Text, UnixSeconds
+
+
+class AuditLine(Body, frozen=True):
+    """One journal row; `fields` is the fact as a flat JSON-like mapping without secrets."""
+
+    sequence: Sequence
+    term: Term
+    at: UnixSeconds
+    actor: Text
+    event: Text
+    fields: dict[str, object]
+    hash: Hex
+
+
+class ListAudit(Request, frozen=True, tag="list-audit"):
+    """Ask for rows with sequence greater than `after`, or the last `limit` when negative."""
+
+    after: Sequence = -1
+    limit: int = 100
+
+
+class AuditView(Reply, frozen=True, tag="audit-view"):
+    """Rows in sequence order."""
+
+    rows: tuple[AuditLine, ...]
+    head_sequence: Sequence
+
+
+class VerifyAudit(Request, frozen=True, tag="verify-audit"):
+    """Recompute the hash chain from the first row."""
+
+
+class AuditVerdict(Reply, frozen=True, tag="audit-verdict"):
+    """`first_bad` is None when the chain holds."""
+
+    rows: int
+    head_hash: Hex
+    first_bad: Sequence | None
+    detail: Text

@@ -1,0 +1,73 @@
+"""Names and numbers that identify things, with their bounds."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from broker.units import UnixSeconds
+
+RequestId = Annotated[bytes, Meta(min_length=16, max_length=16)]
+"""Random; a retry carries the same one and gets the first answer."""
+
+Host = Annotated[str, Meta(min_length=1, max_length=253)]
+"""RFC 1123 host name of a member; validated by `broker.core.names` before it means anything."""
+
+Text = Annotated[str, Meta(max_length=1024)]
+"""Free text with a bound: reasons, hints, log lines."""
+
+Hex = Annotated[str, Meta(max_length=128, pattern="^[0-9a-f]*$")]
+"""Lower-case hexadecimal: serials, fingerprints, hashes."""
+
+DER = Annotated[bytes, Meta(max_length=65536)]
+"""One DER object."""
+
+LeaseId = int
+"""Fencing number of a lease: grows for ever, also over restarts of the broker."""
+
+Term = int
+"""Fencing number of a primary."""
+
+Sequence = int
+"""Number of a journal row."""
+
+Role = Literal["none", "client", "member", "standby", "primary"]
+
+CAState = Literal["absent", "locked", "unlocked"]
+
+ServedState = Literal["unknown", "served", "installed", "stale", "failed"]
+"""What the closed renewal loop knows about a host.
+
+`served`: a probe of the live port saw the new serial. `installed`: on disk, no port to probe.
+`stale`: the port still serves the old one. `failed`: hook or install failed, rolled back.
+"""
+
+
+class Service(StrEnum):
+    """Who talks to the broker; the capability table is keyed by it."""
+
+    APPROVAL = "approval"
+    CONSOLE = "console"
+    FAILOVER = "failover"
+    GATEWAY = "gateway"
+    HEARTBEAT = "heartbeat"
+    RENEWAL = "renewal"
+    ROSTER_SYNC = "roster-sync"
+    WATCHDOG = "watchdog"
+
+
+__all__ = [
+    "DER",
+    "CAState",
+    "Hex",
+    "Host",
+    "LeaseId",
+    "RequestId",
+    "Role",
+    "Sequence",
+    "ServedState",
+    "Service",
+    "Term",
+    "Text",
+    "UnixSeconds",
+]

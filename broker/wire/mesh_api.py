@@ -1,0 +1,98 @@
+"""JSON bodies between nodes: the enrol port and the mesh port.
+
+Bytes travel as base64 (msgspec's JSON form). Sizes are bounded by the gateway's body limit before
+decoding. Certificates and CSRs are DER.
+"""
+
+import msgspec
+
+from broker.wire.base import Body
+from broker.wire.ids import DER, Hex, Host, Role, ServedState, Term, Text, UnixSeconds
+from broker.wire.node import Endpoint
+
+
+class JoinBody(Body, frozen=True):
+    """POST /v1/join. Exactly one of `invite` and `totp` is not empty."""
+
+    host: Host
+    csr: DER
+    ticket_hash: Hex
+    nonce: Hex
+    invite: Text = ""
+    totp: Text = ""
+    sans: tuple[Text, ...] = ()
+    addresses: tuple[Text, ...] = ()
+    mesh_port: int = 7643
+    enroll_port: int = 7642
+
+
+class RenewBody(Body, frozen=True):
+    """POST /v1/renew."""
+
+    csr: DER
+
+
+class InstalledBody(Body, frozen=True):
+    """POST /v1/installed."""
+
+    serial: Hex
+    state: ServedState
+    detail: Text = ""
+
+
+class HeartbeatBody(Body, frozen=True):
+    """POST /v1/heartbeat."""
+
+    pin: Hex
+    served_serial: Hex
+    served: ServedState
+    clock: UnixSeconds
+    bundle_sequence: int
+    term: Term
+    served_not_after: UnixSeconds | None = None
+    endpoint: Endpoint | None = None
+
+
+class InstallBody(Body, frozen=True):
+    """POST /v1/renewal/install."""
+
+    leaf: DER
+    issuing: DER
+
+
+class HelloBody(Body, frozen=True):
+    """POST /v1/hello."""
+
+    term: Term
+    role: Role
+
+
+class Problem(Body, frozen=True):
+    """`application/problem+json` (RFC 9457) with our extension members."""
+
+    type: Text
+    title: Text
+    status: int
+    code: Text
+    detail: Text
+    hint: Text = ""
+    request_id: Text = ""
+    primary: Endpoint | None = None
+
+
+class InviteTicket(Body, frozen=True):
+    """What an invite string carries; the text form is `cm1:` + base64url of its JSON."""
+
+    addresses: tuple[Text, ...]
+    enroll_port: int
+    pin: Hex
+    host: Host
+    expires_at: UnixSeconds
+    secret: Text
+    mesh: Text = ""
+    sans: tuple[Text, ...] = ()
+    server_name: Host = "ca"
+
+
+REPLY_JSON = msgspec.json.Encoder()
+"""Replies of the broker are sent over HTTP as the JSON of their Struct (with `kind`)."""

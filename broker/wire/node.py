@@ -1,0 +1,146 @@
+"""This node: its role, its mesh, its processes, and the one-screen status."""
+
+from broker.wire.base import Body, Reply, Request
+from broker.wire.ids import CAState, Hex, Host, Role, Sequence, ServedState, Term, Text, UnixSeconds
+
+
+class Endpoint(Body, frozen=True):
+    """Where a node's doors are: addresses without port, best first, and the two ports.
+
+    `server_name` is the DNS SAN a caller must ask for and verify.
+    """
+
+    host: Host
+    addresses: tuple[Text, ...]
+    enroll_port: int
+    mesh_port: int
+    server_name: Host
+
+
+class Membership(Body, frozen=True):
+    """What a node keeps after joining: enough to find and to verify its mesh again.
+
+    Written atomically to `membership.json` by init and join; `root_pem` is the trust anchor and
+    `pin` its SHA-256 (over DER, hex).
+    """
+
+    mesh_id: Hex
+    mesh_name: Text
+    pin: Hex
+    root_pem: Text
+    host: Host
+    member_id: Hex
+    server_name: Host
+    primary: Endpoint
+    term: Term = 1
+
+
+class MeshView(Body, frozen=True):
+    """The mesh as this node knows it."""
+
+    mesh_id: Hex
+    name: Text
+    domain: Host
+    pin: Hex
+    term: Term
+    primary: Endpoint | None
+
+
+class NodeView(Reply, frozen=True, tag="node-view"):
+    """Role gate of every loop: who this node is right now.
+
+    `mesh` is None while the node belongs to no mesh (`role` is then "none"). `bundle_sequence`
+    is the newest verified trust bundle installed here. `key_holders` are the other nodes that
+    are primary or standby.
+    """
+
+    host: Host
+    role: Role
+    ca: CAState
+    term: Term
+    sequence: Sequence
+    bundle_sequence: Sequence
+    mesh: MeshView | None
+    member_id: Hex = ""
+    key_holders: tuple[Endpoint, ...] = ()
+
+
+class GetNode(Request, frozen=True, tag="get-node"):
+    """Ask for the `NodeView`."""
+
+
+class WorkerView(Body, frozen=True):
+    """One process as `certmesh ps` shows it.
+
+    `liveness`: `ready`, `suspect` (one deadline missed), `dead`, `left`, or `absent` (known to
+    the supervisor, never introduced here). `supervisor` is supervisord's word for it.
+    """
+
+    instance: Text
+    service: Text
+    pid: int
+    liveness: Text
+    supervisor: Text
+    restarts: int
+    state: Text
+    last_success_at: UnixSeconds | None
+    last_error: Text
+    next_run_ms: int | None
+    silent_ms: int
+
+
+class WorkersView(Reply, frozen=True, tag="workers-view"):
+    """All processes of this node."""
+
+    workers: tuple[WorkerView, ...]
+    broker_pid: int
+    broker_uptime_ms: int
+
+
+class ListWorkers(Request, frozen=True, tag="list-workers"):
+    """Ask for the `WorkersView`."""
+
+
+class MemberLine(Body, frozen=True):
+    """One row of the status table; times are wall clock, None when unknown."""
+
+    host: Host
+    member_id: Hex
+    role: Role
+    state: Text
+    serial: Hex
+    not_before: UnixSeconds | None
+    not_after: UnixSeconds | None
+    renew_at: UnixSeconds | None
+    served: ServedState
+    served_serial: Hex
+    last_seen_at: UnixSeconds | None
+    address: Text
+    sans: tuple[Text, ...] = ()
+    joined_at: UnixSeconds | None = None
+    last_error: Text = ""
+
+
+class StatusView(Reply, frozen=True, tag="status-view"):
+    """Mesh and node in one screen.
+
+    `members` is the roster on a CA node, only this node elsewhere. `warnings` are full
+    sentences. `survives_until` is the earliest expiry among active members: how long the mesh
+    lives without any CA.
+    """
+
+    node: NodeView
+    enrollment_open: bool
+    approvals_pending: int
+    members: tuple[MemberLine, ...]
+    member_count: int
+    warnings: tuple[Text, ...]
+    survives_until: UnixSeconds | None
+    own: MemberLine | None
+    now: UnixSeconds
+
+
+class GetStatus(Request, frozen=True, tag="get-status"):
+    """Ask for the `StatusView`; at most `limit` members are listed."""
+
+    limit: int = 500

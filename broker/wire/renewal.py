@@ -1,0 +1,89 @@
+"""Renewal: the CSR in, the certificate out, and what became of it."""
+
+from broker.wire.base import Reply, Request
+from broker.wire.enrollment import Issued
+from broker.wire.ids import DER, Hex, LeaseId, ServedState, Text, UnixSeconds
+from broker.wire.roster import Peer
+
+
+class RenewWithLease(Request, frozen=True, tag="renew-with-lease"):
+    """A renewal worker holding the host's lease hands in the CSR the host made."""
+
+    lease_id: LeaseId
+    csr: DER
+
+
+class RenewAsPeer(Request, frozen=True, tag="renew-as-peer"):
+    """A member pulls a renewal for itself over the mesh port."""
+
+    peer: Peer
+    csr: DER
+
+
+class RenewalAnswer(Reply, frozen=True, tag="renewal-answer"):
+    """The new certificate."""
+
+    issued: Issued
+
+
+class ReportInstalled(Request, frozen=True, tag="report-installed"):
+    """What a host serves after an installation, told by itself.
+
+    `peer` is set when it comes over the mesh port; without it the local renewal worker speaks
+    for this node. The serial must be one that was issued to the host.
+    """
+
+    serial: Hex
+    state: ServedState
+    detail: Text
+    peer: Peer | None = None
+
+
+class NoteOwnCertificate(Request, frozen=True, tag="note-own-certificate"):
+    """The local renewal worker tells its broker what is live on disk and what is served.
+
+    `present` is False while there is no usable certificate on disk (fields then zero or empty).
+    """
+
+    present: bool
+    serial: Hex
+    not_before: UnixSeconds
+    not_after: UnixSeconds
+    state: ServedState
+    detail: Text
+
+
+class StartRekey(Request, frozen=True, tag="start-rekey"):
+    """A key holder asks this member, through its gateway, for a CSR with a fresh key.
+
+    Answered with `RekeyAnswer` when the local renewal worker has made it.
+    """
+
+    peer: Peer
+
+
+class RekeyAnswer(Reply, frozen=True, tag="rekey-answer"):
+    """The CSR; the key stays in the member's pending directory."""
+
+    csr: DER
+
+
+class StartInstall(Request, frozen=True, tag="start-install"):
+    """A key holder delivers the certificate for the pending key.
+
+    Answered with `InstallAnswer` when installed, hooks run, port probed; may take as long as the
+    hooks' own timeouts.
+    """
+
+    peer: Peer
+    leaf: DER
+    issuing: DER
+
+
+class InstallAnswer(Reply, frozen=True, tag="install-answer"):
+    """What became of the certificate on the member."""
+
+    serial: Hex
+    state: ServedState
+    detail: Text
+    hook_ms: int = 0

@@ -1,0 +1,221 @@
+"""The roster: members, revocation, presence, and the signed bundle that carries it around."""
+
+from broker.wire.base import Body, Reply, Request
+from broker.wire.ids import DER, Hex, Host, Role, Sequence, ServedState, Term, Text, UnixSeconds
+from broker.wire.node import Endpoint, MemberLine
+
+
+class Peer(Body, frozen=True):
+    """The verified client certificate of a caller on the mesh port, as the gateway saw it.
+
+    TLS proved possession and the chain; whether its owner still belongs to the mesh is the
+    broker's decision on every request.
+    """
+
+    serial: Hex
+    host: Host
+    fingerprint: Hex
+    not_after: UnixSeconds
+    address: Text = ""
+
+
+class ListMembers(Request, frozen=True, tag="list-members"):
+    """Ask for members after `after` (host name order)."""
+
+    after: Text = ""
+    limit: int = 500
+
+
+class MembersView(Reply, frozen=True, tag="members-view"):
+    """A page of the roster."""
+
+    members: tuple[MemberLine, ...]
+    total: int
+    next_after: Text = ""
+
+
+class GetMember(Request, frozen=True, tag="get-member"):
+    """Ask for one member by host name."""
+
+    host: Host
+
+
+class CertificateLine(Body, frozen=True):
+    """One certificate ever issued to a member; `state`: active, superseded, revoked."""
+
+    serial: Hex
+    not_before: UnixSeconds
+    not_after: UnixSeconds
+    state: Text
+    fingerprint: Hex
+
+
+class MemberView(Reply, frozen=True, tag="member-view"):
+    """One member with its certificates, newest first."""
+
+    member: MemberLine
+    certificates: tuple[CertificateLine, ...]
+
+
+class RevokeMember(Request, frozen=True, tag="revoke-member"):
+    """Revoke a member: its identity and all its serials, for ever."""
+
+    host: Host
+    reason: Text
+    operator: Text
+    dry_run: bool = False
+
+
+class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
+    """What was revoked; `enforced_by` counts nodes known to refuse it already."""
+
+    host: Host
+    member_id: Hex
+    serials: tuple[Hex, ...]
+    sequence: Sequence
+    enforced_by: int
+    members: int
+
+
+class KeyHolder(Body, frozen=True):
+    """A node that is primary or standby, with its doors."""
+
+    member_id: Hex
+    role: Role
+    endpoint: Endpoint
+
+
+class Head(Body, frozen=True):
+    """Where the journal stood: grows in (term, sequence) order, never goes back."""
+
+    term: Term
+    sequence: Sequence
+    hash: Hex
+    primary: Host
+    issued_at: UnixSeconds
+
+
+class BundleBody(Body, frozen=True):
+    """What every node must know of the roster; signed as a whole by the issuing key.
+
+    `bundle_sequence` is the journal sequence of the newest row that changed it.
+    `revoked_serials` holds serials not yet expired.
+    """
+
+    mesh_id: Hex
+    pin: Hex
+    head: Head
+    bundle_sequence: Sequence
+    key_holders: tuple[KeyHolder, ...]
+    revoked_serials: tuple[Hex, ...]
+    revoked_members: tuple[Hex, ...]
+
+
+class SignedBundle(Body, frozen=True):
+    """msgpack bytes of a `BundleBody`, the issuing certificate, and ECDSA over the bytes.
+
+    The issuing certificate must chain to the *pinned* root; a key inside the bundle counts for
+    nothing by itself.
+    """
+
+    body: bytes
+    issuing: DER
+    signature: bytes
+
+
+class GetBundle(Request, frozen=True, tag="get-bundle"):
+    """Ask for the newest signed bundle; empty answer when `after` is already the newest.
+
+    `peer` is set when the caller came through the mesh port and is then checked.
+    """
+
+    after: Sequence = 0
+    peer: Peer | None = None
+
+
+class BundleAnswer(Reply, frozen=True, tag="bundle-answer"):
+    """The bundle as msgpack of `SignedBundle`, empty when there is nothing newer."""
+
+    bundle: bytes
+    bundle_sequence: Sequence
+    term: Term
+
+
+class InstallBundle(Request, frozen=True, tag="install-bundle"):
+    """A worker fetched a bundle; the broker verifies it against the pin and moves forward only."""
+
+    bundle: bytes
+    source: Text
+
+
+class BundleInstalled(Reply, frozen=True, tag="bundle-installed"):
+    """The newest bundle now held; `changed` false when it was already known."""
+
+    bundle_sequence: Sequence
+    term: Term
+    changed: bool
+
+
+class RecordHeartbeat(Request, frozen=True, tag="record-heartbeat"):
+    """A member says it lives and what it serves. Presence, not history: no journal row."""
+
+    peer: Peer
+    pin: Hex
+    served_serial: Hex
+    served_not_after: UnixSeconds | None
+    served: ServedState
+    endpoint: Endpoint | None
+    clock: UnixSeconds
+    bundle_sequence: Sequence
+    term: Term
+
+
+class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
+    """`valid` false means the caller pins another CA; the rest lets members follow at once."""
+
+    valid: bool
+    primary: Endpoint | None
+    term: Term
+    bundle_sequence: Sequence
+    clock: UnixSeconds
+    next_beat_ms: int
+
+
+class PrepareHeartbeat(Request, frozen=True, tag="prepare-heartbeat"):
+    """The heartbeat worker asks what to say and to whom."""
+
+
+class HeartbeatPlan(Reply, frozen=True, tag="heartbeat-plan"):
+    """Body of the next heartbeat and where to send it; no targets means stay quiet."""
+
+    targets: tuple[Endpoint, ...]
+    pin: Hex
+    served_serial: Hex
+    served_not_after: UnixSeconds | None
+    served: ServedState
+    endpoint: Endpoint | None
+    bundle_sequence: Sequence
+    term: Term
+
+
+class NoteHeartbeat(Request, frozen=True, tag="note-heartbeat"):
+    """The heartbeat worker reports an answer it got over verified mTLS from `host`."""
+
+    host: Host
+    answer: HeartbeatAnswer
+
+
+class WhoAmI(Request, frozen=True, tag="who-am-i"):
+    """A peer asks how the CA sees it."""
+
+    peer: Peer
+
+
+class WhoAmIAnswer(Reply, frozen=True, tag="who-am-i-answer"):
+    """Name, role and state of the caller."""
+
+    host: Host
+    member_id: Hex
+    role: Role
+    serial: Hex
+    state: Text

@@ -1,0 +1,1 @@
+"""The loops of a node, one operating-system process each."""
