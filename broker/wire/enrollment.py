@@ -61,6 +61,10 @@ class SetEnrollment(Request, frozen=True, tag="set-enrollment"):
     operator: Text
 
 
+class GetEnrollment(Request, frozen=True, tag="get-enrollment"):
+    """Ask for the `EnrollmentView`."""
+
+
 class EnrollmentView(Reply, frozen=True, tag="enrollment-view"):
     """Whether strangers with a TOTP code may ask, and whether a person must agree."""
 

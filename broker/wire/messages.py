@@ -14,6 +14,7 @@ from broker.wire.control import Ack, Fault
 from broker.wire.enrollment import (
     CreateInvite,
     EnrollmentView,
+    GetEnrollment,
     GetMesh,
     GetTrust,
     InvitesView,
@@ -48,6 +49,7 @@ from broker.wire.ids import RequestId
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Ready, Welcome
 from broker.wire.node import GetNode, GetStatus, ListWorkers, NodeView, StatusView, WorkersView
 from broker.wire.renewal import (
+    ForceRenewal,
     InstallAnswer,
     NoteOwnCertificate,
     RekeyAnswer,
@@ -95,6 +97,7 @@ AnyRequest = (
     | ListInvites
     | RevokeInvite
     | SetEnrollment
+    | GetEnrollment
     | Join
     | PollTicket
     | GetMesh
@@ -115,6 +118,7 @@ AnyRequest = (
     | RenewAsPeer
     | ReportInstalled
     | NoteOwnCertificate
+    | ForceRenewal
     | StartRekey
     | StartInstall
     | LeaseWork

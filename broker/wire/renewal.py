@@ -87,3 +87,9 @@ class InstallAnswer(Reply, frozen=True, tag="install-answer"):
     state: ServedState
     detail: Text
     hook_ms: int = 0
+
+
+class ForceRenewal(Request, frozen=True, tag="force-renewal"):
+    """The operator wants this node's own certificate renewed now, due or not."""
+
+    operator: Text
