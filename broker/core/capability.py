@@ -1,0 +1,102 @@
+"""Which service may send which request. What is not listed is forbidden.
+
+The command has no row: it speaks to the console, and the console speaks for the person whose
+uid the kernel vouched for.
+"""
+
+from broker.wire.approval import DecideApproval, GetApproval, ListApprovals
+from broker.wire.audit import ListAudit, VerifyAudit
+from broker.wire.authority import GetAuthority, LockAuthority, UnlockAuthority
+from broker.wire.base import Request
+from broker.wire.enrollment import (
+    CreateInvite,
+    GetEnrollment,
+    GetMesh,
+    GetTrust,
+    Join,
+    ListInvites,
+    PollTicket,
+    RevokeInvite,
+    SetEnrollment,
+)
+from broker.wire.failover import Hello, ListPeers, PlanFailover, ReportSightings
+from broker.wire.ids import Service
+from broker.wire.liveness import Beat, Goodbye, Ready
+from broker.wire.node import GetNode, GetStatus, ListWorkers
+from broker.wire.renewal import (
+    ForceRenewal,
+    NoteOwnCertificate,
+    RenewAsPeer,
+    RenewWithLease,
+    ReportInstalled,
+    StartInstall,
+    StartRekey,
+)
+from broker.wire.roster import (
+    GetBundle,
+    GetMember,
+    InstallBundle,
+    ListMembers,
+    NoteHeartbeat,
+    PrepareHeartbeat,
+    RecordHeartbeat,
+    RevokeMember,
+    WhoAmI,
+)
+from broker.wire.supervision import ReportProcesses
+from broker.wire.work import CompleteWork, ExtendLease, LeaseWork, ReleaseLease
+
+EVERYONE: frozenset[type[Request]] = frozenset({Ready, Beat, Goodbye, GetNode})
+LEASING: frozenset[type[Request]] = frozenset({LeaseWork, ExtendLease, CompleteWork, ReleaseLease})
+
+CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
+    Service.APPROVAL: EVERYONE | LEASING,
+    Service.CONSOLE: EVERYONE
+    | {
+        GetStatus,
+        ListWorkers,
+        GetAuthority,
+        UnlockAuthority,
+        LockAuthority,
+        CreateInvite,
+        ListInvites,
+        RevokeInvite,
+        GetEnrollment,
+        SetEnrollment,
+        ListApprovals,
+        GetApproval,
+        DecideApproval,
+        ListMembers,
+        GetMember,
+        RevokeMember,
+        ForceRenewal,
+        ListPeers,
+        ListAudit,
+        VerifyAudit,
+    },
+    Service.FAILOVER: EVERYONE | {PlanFailover, ReportSightings},
+    Service.GATEWAY: EVERYONE
+    | {
+        Join,
+        PollTicket,
+        GetMesh,
+        GetTrust,
+        GetBundle,
+        RecordHeartbeat,
+        Hello,
+        WhoAmI,
+        RenewAsPeer,
+        ReportInstalled,
+        StartRekey,
+        StartInstall,
+    },
+    Service.HEARTBEAT: EVERYONE | {PrepareHeartbeat, NoteHeartbeat},
+    Service.RENEWAL: EVERYONE | LEASING | {RenewWithLease, NoteOwnCertificate},
+    Service.ROSTER_SYNC: EVERYONE | {InstallBundle},
+    Service.WATCHDOG: EVERYONE | {ReportProcesses},
+}
+
+
+def is_allowed(service: Service, request: Request) -> bool:
+    """Whether `service` may send this request."""
+    return type(request) in CAPABILITIES[service]

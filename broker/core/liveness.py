@@ -1,0 +1,130 @@
+"""Who is connected and whether it still moves: the broker's side of the Paranoid Pirate.
+
+A worker is `ready` while it keeps its own promise, `suspect` once it broke it, `dead` one more
+deadline later, `left` when it said goodbye. Any request counts as a sign of life.
+"""
+
+from dataclasses import dataclass, field
+
+from broker.units import Millis
+from broker.wire.ids import Service
+from broker.wire.liveness import SILENCE_MS_MAX, Beat, Ready
+
+LEFT_KEPT_MAX = 64
+"""Workers that left or died are remembered for `ps` up to this many."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One introduced process."""
+
+    identity: bytes
+    service: Service
+    instance: str
+    boot_id: str
+    pid: int
+    seen_ms: Millis
+    promise_ms: int
+    liveness: str = "ready"
+    beat: Beat = field(default_factory=lambda: Beat(progress=0, within_ms=0))
+
+    @property
+    def deadline_ms(self) -> int:
+        """When the promise is broken."""
+        return self.seen_ms + self.promise_ms
+
+
+class WorkerTable:
+    """All workers by routing identity.
+
+    Args:
+        promise_ms: What a worker promises before its first beat, and the shortest deadline.
+    """
+
+    def __init__(self, promise_ms: int) -> None:
+        self._promise_ms = promise_ms
+        self._workers: dict[bytes, Worker] = {}
+
+    def welcome(self, identity: bytes, ready: Ready, now_ms: Millis) -> tuple[bytes, ...]:
+        """Register a worker; return identities of earlier lives of the same instance."""
+        earlier = tuple(
+            worker.identity
+            for worker in self._workers.values()
+            if (worker.service, worker.instance) == (ready.service, ready.instance)
+            and worker.identity != identity
+        )
+        for gone in earlier:
+            del self._workers[gone]
+        self._workers[identity] = Worker(
+            identity,
+            ready.service,
+            ready.instance,
+            ready.boot_id,
+            ready.pid,
+            now_ms,
+            self._promise_ms,
+        )
+        return earlier
+
+    def service_of(self, identity: bytes) -> Service | None:
+        """Return the service of a worker that may send requests, None for strangers."""
+        worker = self._workers.get(identity)
+        if worker is None or worker.liveness == "left":
+            return None
+        return worker.service
+
+    def alive(self, identity: bytes, now_ms: Millis) -> None:
+        """Note that the worker sent something."""
+        worker = self._workers.get(identity)
+        if worker is not None:
+            worker.seen_ms = now_ms
+            if worker.liveness in {"suspect", "dead"}:
+                worker.liveness = "ready"
+
+    def beat(self, identity: bytes, beat: Beat, now_ms: Millis) -> bool:
+        """Note a beat; return whether the worker is known."""
+        worker = self._workers.get(identity)
+        if worker is None or worker.liveness == "left":
+            return False
+        self.alive(identity, now_ms)
+        worker.promise_ms = min(max(beat.within_ms, self._promise_ms), SILENCE_MS_MAX)
+        worker.beat = beat
+        return True
+
+    def leave(self, identity: bytes) -> None:
+        """Note a goodbye."""
+        worker = self._workers.get(identity)
+        if worker is not None:
+            worker.liveness = "left"
+        self._forget_oldest()
+
+    def sweep(self, now_ms: Millis) -> tuple[Worker, ...]:
+        """Advance everybody's liveness; return those that just became suspect or dead."""
+        changed = []
+        for worker in self._workers.values():
+            verdict = _verdict(worker, now_ms)
+            if verdict != worker.liveness:
+                worker.liveness = verdict
+                changed.append(worker)
+        return tuple(changed)
+
+    def overdue(self) -> tuple[Worker, ...]:
+        """Return workers that are suspect or dead: the watchdog ends them."""
+        return tuple(w for w in self._workers.values() if w.liveness in {"suspect", "dead"})
+
+    def everyone(self) -> tuple[Worker, ...]:
+        """Return all known workers."""
+        return tuple(self._workers.values())
+
+    def _forget_oldest(self) -> None:
+        gone = [w for w in self._workers.values() if w.liveness == "left"]
+        for worker in gone[: max(0, len(gone) - LEFT_KEPT_MAX)]:
+            del self._workers[worker.identity]
+
+
+def _verdict(worker: Worker, now_ms: Millis) -> str:
+    if worker.liveness == "left":
+        return "left"
+    if now_ms < worker.deadline_ms:
+        return "ready"
+    return "suspect" if now_ms < worker.deadline_ms + worker.promise_ms else "dead"

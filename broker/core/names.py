@@ -1,0 +1,122 @@
+"""Host names and SANs: what may be a name in this mesh.
+
+Invariants: a host name is an RFC 1123 name in lower case and therefore safe in paths, logs and
+TXT records; a SAN lies inside the mesh's permitted names and networks, never single-label, never
+a wildcard.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+
+from broker.errors import NameNotAllowedError
+
+HOST_LENGTH_MAX = 253
+"""RFC 1035 2.3.4: 255 octets on the wire, 253 as text."""
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def check_host(text: str) -> str:
+    """Return `text` if it is a host name, in lower case already.
+
+    Raises:
+        NameNotAllowedError: Empty, over 253 characters, or a label RFC 1123 2.1 does not allow.
+    """
+    if not text or len(text) > HOST_LENGTH_MAX:
+        raise NameNotAllowedError(
+            f"a host name has 1 to {HOST_LENGTH_MAX} characters, this one has {len(text)}",
+            hint="use the short name of the machine, such as nas",
+        )
+    if not all(_LABEL.fullmatch(label) for label in text.split(".")):
+        raise NameNotAllowedError(
+            f"{text!r} is not a host name",
+            hint="use lower-case letters, digits and hyphens, parts joined by dots (RFC 1123)",
+        )
+    return text
+
+
+def mesh_domain(mesh_name: str) -> str:
+    """Return the private domain of a mesh; `.internal` is reserved for private use."""
+    return f"{mesh_name}.internal"
+
+
+def server_name(host: str, domain: str) -> str:
+    """Return the DNS name callers verify a node by.
+
+    A single-label name cannot lie inside a permitted subtree of a name-constrained CA (RFC 5280
+    4.2.1.10), so an undotted host gets the mesh's own domain.
+    """
+    return host if "." in host else f"{host}.{domain}"
+
+
+def granted_sans(
+    host: str, domain: str, addresses: Iterable[str], extra: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the SANs a host gets: its server name, its mDNS name, its addresses, extras."""
+    names = [server_name(host, domain)]
+    if "." not in host:
+        names.append(f"{host}.local")
+    return tuple(dict.fromkeys([*names, *map(_canonical, extra), *map(_canonical, addresses)]))
+
+
+def check_sans(sans: Iterable[str], *, names: Sequence[str], networks: Sequence[str]) -> None:
+    """Check every SAN against the policy.
+
+    Args:
+        sans: DNS names or IP addresses as text.
+        names: Permitted patterns such as `*.home.arpa`.
+        networks: Permitted networks in CIDR form.
+
+    Raises:
+        NameNotAllowedError: Lists every SAN that falls outside, once.
+    """
+    outside = [san for san in sans if not is_permitted(san, names=names, networks=networks)]
+    if outside:
+        raise NameNotAllowedError(
+            "outside the policy of this mesh: " + ", ".join(repr(san) for san in outside[:8]),
+            hint=f"names under {', '.join(names)}; addresses in {', '.join(networks)}",
+        )
+
+
+def is_permitted(san: str, *, names: Sequence[str], networks: Sequence[str]) -> bool:
+    """Whether one SAN lies inside the policy."""
+    address = _address(san)
+    if address is not None:
+        return any(
+            address in network
+            for network in map(ipaddress.ip_network, networks)
+            if network.version == address.version
+        )
+    if "." not in san or len(san) > HOST_LENGTH_MAX:
+        return False
+    if not all(_LABEL.fullmatch(label) for label in san.split(".")):
+        return False
+    return any(_is_below(san, pattern) for pattern in names)
+
+
+def addresses_in(addresses: Iterable[str], networks: Sequence[str]) -> tuple[str, ...]:
+    """Return the addresses that are IP addresses inside `networks`, canonical, in order."""
+    inside = [
+        _canonical(text)
+        for text in addresses
+        if _address(text) is not None and is_permitted(text, names=(), networks=networks)
+    ]
+    return tuple(dict.fromkeys(inside))
+
+
+def _is_below(san: str, pattern: str) -> bool:
+    base = pattern.removeprefix("*.")
+    return san == base or san.endswith("." + base)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _canonical(text: str) -> str:
+    address = _address(text)
+    return text if address is None else str(address)

@@ -1,0 +1,49 @@
+"""Presence: when a member was last heard and what it serves. Not history, never journaled."""
+
+from broker.units import UnixSeconds
+from broker.wire.base import Body
+from broker.wire.ids import Hex, ServedState
+
+ENFORCING_FRESH_S = 60
+"""A heartbeat older than this says nothing about which bundle a member enforces now."""
+
+
+class Presence(Body, frozen=True):
+    """The newest heartbeat of one member."""
+
+    seen_at: UnixSeconds
+    served_serial: Hex
+    served: ServedState
+    bundle_sequence: int
+    skew_s: int
+
+
+class PresenceTable:
+    """Presence by member id, with the set of rows not yet flushed."""
+
+    def __init__(self, rows: dict[str, Presence]) -> None:
+        self._rows = rows
+        self._dirty: set[str] = set()
+
+    def note(self, member_id: str, presence: Presence) -> None:
+        """Keep the newest heartbeat of a member."""
+        self._rows[member_id] = presence
+        self._dirty.add(member_id)
+
+    def of(self, member_id: str) -> Presence | None:
+        """Return what is known of a member."""
+        return self._rows.get(member_id)
+
+    def take_dirty(self) -> dict[str, Presence]:
+        """Return and forget what changed since the last flush."""
+        rows = {member_id: self._rows[member_id] for member_id in self._dirty}
+        self._dirty.clear()
+        return rows
+
+    def enforcing(self, bundle_sequence: int, now: UnixSeconds) -> int:
+        """Count members that lately said they hold this bundle or a newer one."""
+        return sum(
+            1
+            for row in self._rows.values()
+            if row.bundle_sequence >= bundle_sequence and now - row.seen_at <= ENFORCING_FRESH_S
+        )

@@ -1,0 +1,80 @@
+"""One drain: everything decided together, committed once, then answered and published.
+
+Order rule: append while deciding, commit, run `after_commit`, send replies, publish events.
+Nothing that a caller could notice happens before the commit.
+"""
+
+from collections.abc import Callable
+
+from broker.ledger.rows import JournalRow
+from broker.ledger.sqlite import Ledger
+from broker.units import UnixSeconds
+from broker.wire.facts import AnyFact
+from broker.wire.messages import AnyEvent
+
+
+class Batch:
+    """Collects the facts, effects and events of one drain."""
+
+    def __init__(self, ledger: Ledger, now: UnixSeconds) -> None:
+        self._ledger = ledger
+        self._now = now
+        self._open = False
+        self.writes = 0
+        self.facts: list[AnyFact] = []
+        self.after_commit: list[Callable[[], None]] = []
+        self.events: list[AnyEvent] = []
+
+    def append(self, fact: AnyFact, actor: str) -> JournalRow:
+        """Add a fact to the journal and fold it, visible to later decisions of this drain.
+
+        Raises:
+            StorageError: The ledger refused; the whole drain is void.
+        """
+        self._begin()
+        row = self._ledger.append(fact, actor=actor, now=self._now)
+        self.facts.append(fact)
+        return row
+
+    def remember(self, request_id: bytes, reply: bytes) -> None:
+        """Keep the reply of a request with its facts, for a retry of the same request."""
+        self._begin()
+        self._ledger.remember(request_id, reply, self._now)
+
+    def keep(self, key: str, value: bytes) -> None:
+        """Store a durable value of this node alone (not mesh history)."""
+        self._begin()
+        self._ledger.local_set(key, value)
+
+    def save_presence(self, rows: dict[str, bytes]) -> None:
+        """Flush presence rows."""
+        self._begin()
+        self._ledger.presence_save(rows)
+
+    def publish(self, event: AnyEvent) -> None:
+        """Send the event after the commit; equal events of one drain are sent once."""
+        if event not in self.events:
+            self.events.append(event)
+
+    def forget_before(self, moment: UnixSeconds) -> None:
+        """Drop remembered replies that nobody will ask for any more."""
+        self._begin()
+        self._ledger.forget_before(moment)
+
+    def commit(self) -> None:
+        """Make the drain durable; raises `StorageError` with everything rolled back."""
+        if self._open:
+            self._open = False
+            self._ledger.commit()
+
+    def rollback(self) -> None:
+        """Forget the drain."""
+        if self._open:
+            self._open = False
+            self._ledger.rollback()
+
+    def _begin(self) -> None:
+        self.writes += 1
+        if not self._open:
+            self._ledger.begin()
+            self._open = True

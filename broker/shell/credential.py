@@ -1,0 +1,105 @@
+"""What proves the right to ask: an invite's secret or a TOTP code.
+
+Checked before the CSR is parsed, before anybody is asked, in constant time where a secret is
+compared.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+from broker.errors import (
+    BadCredentialError,
+    EnrollmentClosedError,
+    InviteExpiredError,
+    InviteUsedError,
+)
+from broker.ledger.rows import InviteRow
+from broker.pki.totp import matching_step
+from broker.shell.state import BrokerState
+from broker.units import UnixSeconds
+from broker.wire.enrollment import Join
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A proven credential; `used` means only its first redeemer may present it again."""
+
+    host: str
+    method: str
+    used: bool
+    invite: InviteRow | None = None
+    step: int = 0
+
+    def require_unused(self) -> None:
+        """Refuse a second redemption.
+
+        Raises:
+            InviteUsedError: The invite has an owner.
+            BadCredentialError: The TOTP step was accepted before.
+        """
+        if not self.used:
+            return
+        if self.invite is not None:
+            raise InviteUsedError(
+                "this invite was used already",
+                hint=f"make a new one: certmesh invite create {self.host}",
+            )
+        raise BadCredentialError(
+            "this code was used already", hint="wait for the next code, 30 s at most"
+        )
+
+    def belongs_to(self, member_id: str, key_hash: str) -> bool:
+        """Whether this credential may fetch that member's certificate again."""
+        if self.invite is None:
+            return True
+        return (self.invite.member_id, self.invite.key_hash) == (member_id, key_hash)
+
+
+def check_credential(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:
+    """Return the proven credential of a join.
+
+    Raises:
+        BadCredentialError: Neither or both given, unknown invite, wrong code.
+        InviteExpiredError: The invite's time is over.
+        InviteUsedError: The invite was revoked.
+        EnrollmentClosedError: TOTP joins are refused now.
+    """
+    if bool(request.invite_secret) == bool(request.totp_code):
+        raise BadCredentialError("a join needs an invite or a TOTP code, exactly one of them")
+    if request.invite_secret:
+        return _by_invite(state, request, now)
+    return _by_totp(state, request, now)
+
+
+def _by_invite(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:
+    # Looking the secret up by its hash leaks nothing useful through timing: a guess has to
+    # invert SHA-256 first.
+    invite = state.ledger.invite(hashlib.sha256(request.invite_secret.encode()).hexdigest())
+    if invite is None or invite.host != request.host:
+        raise BadCredentialError(
+            "this invite is not from this mesh, or not for this host",
+            hint=f"make one on the CA: certmesh invite create {request.host}",
+        )
+    if invite.state == "revoked":
+        raise InviteUsedError("this invite was revoked", hint="ask for a new one")
+    if invite.state == "open" and invite.expires_at <= now:
+        raise InviteExpiredError(
+            "this invite has expired", hint=f"make a new one: certmesh invite create {invite.host}"
+        )
+    return Credential(request.host, "invite", invite.state == "used", invite=invite)
+
+
+def _by_totp(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:
+    mesh = state.mesh()
+    if not mesh.enrollment_open:
+        raise EnrollmentClosedError(
+            "enrollment with codes is closed",
+            hint="certmesh enrollment open on the CA, or certmesh invite create",
+        )
+    window = state.settings.enrollment.totp_window
+    step = matching_step(state.keys.totp_secret, request.totp_code, now, window)
+    if step is None:
+        raise BadCredentialError(
+            "the code is wrong or too old", hint="check both clocks, then type the newest code"
+        )
+    return Credential(request.host, "totp", state.ledger.totp_step_used(step), step=step)

@@ -1,0 +1,146 @@
+"""One drain from frames to replies: decode, check, decide, commit once, answer.
+
+Sockets stay outside: this takes frames and gives frames, so a test needs no transport.
+"""
+
+from dataclasses import dataclass
+
+import zmq
+
+from broker.clock import boottime_ms, wall_s
+from broker.core.capability import is_allowed
+from broker.errors import ForbiddenError, MeshError, StorageError, UnregisteredError
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller, Deferred
+from broker.shell.dispatch import REMEMBERED, VERBS
+from broker.shell.state import BrokerState
+from broker.wire.base import Request
+from broker.wire.codec import (
+    VERSION_FRAME,
+    decode_answer,
+    decode_call,
+    encode,
+    fault_of,
+    request_id_of,
+)
+from broker.wire.liveness import Beat, Goodbye, Ready
+from broker.wire.messages import Answer, AnyEvent, AnyReply
+
+REQUEST_ID_BYTES = 16
+
+
+@dataclass(slots=True)
+class Incoming:
+    """Frames as they came: who, on which socket, what."""
+
+    socket: "zmq.Socket[bytes]"
+    identity: bytes
+    frames: list[bytes]
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A reply and whether it depends on this drain's commit."""
+
+    caller: Caller
+    reply: AnyReply
+    wrote: bool
+
+
+class Desk:
+    """Turns drains into answers and events."""
+
+    def __init__(self, state: BrokerState) -> None:
+        self.state = state
+        self.refused_frames = 0
+
+    def open_batch(self) -> Batch:
+        """Start a drain."""
+        return Batch(self.state.ledger, wall_s())
+
+    def decide(self, batch: Batch, incoming: Incoming) -> Outgoing | None:
+        """Decide one message; None when the reply comes later or nobody can be answered."""
+        try:
+            call = decode_call(incoming.frames)
+        except MeshError as refusal:
+            self.refused_frames += 1
+            request_id = request_id_of(incoming.frames)
+            if request_id is None or len(request_id) != REQUEST_ID_BYTES:
+                return None
+            return Outgoing(self._caller(incoming, request_id, 0), fault_of(refusal), wrote=False)
+        caller = self._caller(incoming, call.request_id, call.ttl_ms)
+        before = batch.writes
+        try:
+            reply = self._answer(batch, caller, call.request)
+        except StorageError:
+            raise
+        except MeshError as refusal:
+            reply = fault_of(refusal)
+        if isinstance(reply, Deferred):
+            return None
+        wrote = batch.writes > before
+        if wrote and type(call.request) in REMEMBERED:
+            batch.remember(call.request_id, encode(Answer(call.request_id, reply))[1])
+        return Outgoing(caller, reply, wrote)
+
+    def finish(self, batch: Batch, outgoing: list[Outgoing]) -> list[AnyEvent]:
+        """Commit, run the effects, and return the events; a failed commit refuses what wrote.
+
+        After this every entry of `outgoing` may be sent.
+        """
+        try:
+            batch.commit()
+        except StorageError as failure:
+            self.void(batch, outgoing, failure)
+            return []
+        for effect in batch.after_commit:
+            effect()
+        self._take_late(outgoing)
+        return batch.events
+
+    def void(self, batch: Batch, outgoing: list[Outgoing], failure: StorageError) -> None:
+        """Turn every reply that depended on the lost commit into a typed refusal."""
+        batch.rollback()
+        log(EventName.STORAGE_FAILED, detail=failure.detail)
+        self._take_late(outgoing)
+        for entry in outgoing:
+            if entry.wrote:
+                entry.reply = fault_of(failure)
+
+    def refuse(self, incoming: Incoming, outgoing: list[Outgoing], failure: StorageError) -> None:
+        """Answer the message during which the ledger gave up."""
+        request_id = request_id_of(incoming.frames)
+        if request_id is not None:
+            caller = self._caller(incoming, request_id, 0)
+            outgoing.append(Outgoing(caller, fault_of(failure), wrote=True))
+
+    def _take_late(self, outgoing: list[Outgoing]) -> None:
+        outgoing.extend(Outgoing(caller, reply, wrote=True) for caller, reply in self.state.late)
+        self.state.late.clear()
+
+    def _caller(self, incoming: Incoming, request_id: bytes, ttl_ms: int) -> Caller:
+        return Caller(
+            identity=incoming.identity,
+            socket=incoming.socket,
+            service=self.state.workers.service_of(incoming.identity),
+            request_id=request_id,
+            ttl_ms=ttl_ms,
+            now_ms=boottime_ms(),
+            now=wall_s(),
+        )
+
+    def _answer(self, batch: Batch, caller: Caller, request: Request) -> AnyReply | Deferred:
+        kind = type(request)
+        if caller.service is None and not isinstance(request, Ready | Beat | Goodbye):
+            raise UnregisteredError("introduce yourself first", hint="send ready")
+        if caller.service is not None and not is_allowed(caller.service, request):
+            raise ForbiddenError(f"{caller.service} may not send {kind.__name__}")
+        if kind is not Beat:
+            self.state.workers.alive(caller.identity, caller.now_ms)
+        if kind in REMEMBERED:
+            earlier = self.state.ledger.remembered(caller.request_id)
+            if earlier is not None:
+                return decode_answer([VERSION_FRAME, earlier]).reply
+        return VERBS[kind](self.state, batch, caller, request)

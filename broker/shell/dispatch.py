@@ -1,0 +1,108 @@
+"""Which verb answers which request, and which requests may write."""
+
+from collections.abc import Callable
+from typing import Any
+
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller, Deferred
+from broker.shell.state import BrokerState
+from broker.shell.verbs import (
+    approvals,
+    audit,
+    authority,
+    bundle,
+    failover,
+    heartbeat,
+    invites,
+    joining,
+    liveness,
+    members,
+    node,
+    renewal,
+    supervision,
+    work,
+)
+from broker.wire import approval as w_approval
+from broker.wire import audit as w_audit
+from broker.wire import authority as w_authority
+from broker.wire import enrollment as w_enrollment
+from broker.wire import failover as w_failover
+from broker.wire import liveness as w_liveness
+from broker.wire import node as w_node
+from broker.wire import renewal as w_renewal
+from broker.wire import roster as w_roster
+from broker.wire import supervision as w_supervision
+from broker.wire import work as w_work
+from broker.wire.base import Request
+from broker.wire.messages import AnyReply
+
+Verb = Callable[[BrokerState, Batch, Caller, Any], AnyReply | Deferred]
+
+VERBS: dict[type[Request], Verb] = {
+    w_liveness.Ready: liveness.ready,
+    w_liveness.Beat: liveness.beat,
+    w_liveness.Goodbye: liveness.goodbye,
+    w_node.GetNode: node.get_node,
+    w_node.GetStatus: node.get_status,
+    w_node.ListWorkers: node.list_workers,
+    w_authority.GetAuthority: authority.get_authority,
+    w_authority.UnlockAuthority: authority.unlock_authority,
+    w_authority.LockAuthority: authority.lock_authority,
+    w_enrollment.CreateInvite: invites.create_invite,
+    w_enrollment.ListInvites: invites.list_invites,
+    w_enrollment.RevokeInvite: invites.revoke_invite,
+    w_enrollment.GetEnrollment: invites.get_enrollment,
+    w_enrollment.SetEnrollment: invites.set_enrollment,
+    w_enrollment.Join: joining.join,
+    w_enrollment.PollTicket: joining.poll_ticket,
+    w_enrollment.GetMesh: bundle.get_mesh,
+    w_enrollment.GetTrust: bundle.get_trust,
+    w_approval.ListApprovals: approvals.list_approvals,
+    w_approval.GetApproval: approvals.get_approval,
+    w_approval.DecideApproval: approvals.decide_approval,
+    w_roster.ListMembers: members.list_members,
+    w_roster.GetMember: members.get_member,
+    w_roster.RevokeMember: members.revoke_member,
+    w_roster.GetBundle: bundle.get_bundle,
+    w_roster.InstallBundle: bundle.install_bundle,
+    w_roster.RecordHeartbeat: heartbeat.record_heartbeat,
+    w_roster.PrepareHeartbeat: heartbeat.prepare_heartbeat,
+    w_roster.NoteHeartbeat: heartbeat.note_heartbeat,
+    w_roster.WhoAmI: heartbeat.who_am_i,
+    w_renewal.RenewWithLease: renewal.renew_with_lease,
+    w_renewal.RenewAsPeer: renewal.renew_as_peer,
+    w_renewal.ReportInstalled: renewal.report_installed,
+    w_renewal.NoteOwnCertificate: renewal.note_own_certificate,
+    w_renewal.ForceRenewal: renewal.force_renewal,
+    w_renewal.StartRekey: renewal.start_rekey,
+    w_renewal.StartInstall: renewal.start_install,
+    w_work.LeaseWork: work.lease_work,
+    w_work.ExtendLease: work.extend_lease,
+    w_work.CompleteWork: work.complete_work,
+    w_work.ReleaseLease: work.release_lease,
+    w_failover.PlanFailover: failover.plan_failover,
+    w_failover.Hello: failover.hello,
+    w_failover.ReportSightings: failover.report_sightings,
+    w_failover.ListPeers: failover.list_peers,
+    w_audit.ListAudit: audit.list_audit,
+    w_audit.VerifyAudit: audit.verify_audit,
+    w_supervision.ReportProcesses: supervision.report_processes,
+}
+
+REMEMBERED: frozenset[type[Request]] = frozenset(
+    {
+        w_authority.LockAuthority,
+        w_enrollment.CreateInvite,
+        w_enrollment.RevokeInvite,
+        w_enrollment.SetEnrollment,
+        w_enrollment.Join,
+        w_enrollment.PollTicket,
+        w_approval.DecideApproval,
+        w_roster.RevokeMember,
+        w_renewal.RenewWithLease,
+        w_renewal.RenewAsPeer,
+        w_renewal.ReportInstalled,
+        w_work.CompleteWork,
+    }
+)
+"""Requests whose repetition must have one effect; their replies are committed with the facts."""

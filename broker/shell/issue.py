@@ -1,0 +1,147 @@
+"""Issue one certificate: decide the lifetime, sign, put it in the journal, hand it out.
+
+The row with the serial and the certificate joins the drain's transaction; the certificate leaves
+this process only after the commit, so none exists that the ledger does not know.
+"""
+
+from dataclasses import dataclass
+
+from broker.core.names import check_sans, server_name
+from broker.core.renewal import BACKDATE_S, renew_at
+from broker.errors import CSRRejectedError
+from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
+from broker.pki.issuer import Issuer
+from broker.pki.profile import LeafProfile
+from broker.pki.request import CertificateRequest
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller
+from broker.shell.state import BrokerState
+from broker.units import UnixSeconds
+from broker.wire.enrollment import Issued
+from broker.wire.facts import CertificateIssued, CertificateRenewed
+
+SERIAL_BYTES = 16
+"""128 random bits; RFC 5280 4.1.2.2 wants a positive number of at most 20 octets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose certificate it is."""
+
+    member_id: str
+    host: str
+    sans: tuple[str, ...]
+
+
+def subject_of(member: MemberRow) -> Subject:
+    """Return the subject of an enrolled member."""
+    return Subject(member.member_id, member.host, member.sans)
+
+
+def check_request(mesh: MeshRow, request: CertificateRequest, subject: Subject) -> None:
+    """Refuse a CSR that asks for more than the subject gets.
+
+    Raises:
+        NameNotAllowedError: The subject itself is outside the policy.
+        CSRRejectedError: SANs or common name that are not the subject's.
+    """
+    check_sans(subject.sans, names=mesh.names, networks=mesh.networks)
+    allowed = {subject.host, *subject.sans}
+    foreign = [san for san in request.sans if san not in allowed]
+    if request.common_name and request.common_name not in allowed:
+        foreign.insert(0, request.common_name)
+    if foreign:
+        raise CSRRejectedError(
+            "the request asks for names that are not this host's: "
+            + ", ".join(repr(name) for name in foreign[:8]),
+            hint=f"allowed are {', '.join(sorted(allowed))}",
+        )
+
+
+def issue_first(
+    state: BrokerState, batch: Batch, caller: Caller, request: CertificateRequest, subject: Subject
+) -> Issued:
+    """Issue the first certificate of a member that the drain already made known."""
+    issued = _sign(state, caller, request, subject)
+    batch.append(
+        CertificateIssued(
+            member_id=subject.member_id,
+            serial=issued.serial,
+            key_hash=request.key_hash,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            renew_at=issued.renew_at,
+            certificate=issued.leaf,
+        ),
+        actor=subject.host,
+    )
+    return issued
+
+
+def issue_renewal(
+    state: BrokerState, batch: Batch, caller: Caller, request: CertificateRequest, member: MemberRow
+) -> Issued:
+    """Issue a certificate that replaces the member's current one."""
+    issued = _sign(state, caller, request, subject_of(member))
+    batch.append(
+        CertificateRenewed(
+            member_id=member.member_id,
+            serial=issued.serial,
+            key_hash=request.key_hash,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            renew_at=issued.renew_at,
+            certificate=issued.leaf,
+            replaces=member.current_serial,
+        ),
+        actor=member.host,
+    )
+    return issued
+
+
+def issued_before(issuer: Issuer, row: CertificateRow) -> Issued:
+    """Return a certificate again that was issued earlier for the same key."""
+    return Issued(
+        serial=row.serial,
+        leaf=row.certificate,
+        issuing=issuer.issuing_der,
+        root=issuer.root_der,
+        not_before=UnixSeconds(row.not_before),
+        not_after=UnixSeconds(row.not_after),
+        renew_at=UnixSeconds(row.renew_at),
+    )
+
+
+def _sign(
+    state: BrokerState, caller: Caller, request: CertificateRequest, subject: Subject
+) -> Issued:
+    mesh, issuer = state.mesh(), state.issuer()
+    check_request(mesh, request, subject)
+    policy = state.settings.policy
+    not_after = UnixSeconds(min(caller.now + policy.leaf_lifetime.s, issuer.not_after))
+    profile = LeafProfile(
+        serial=int.from_bytes(b"\x01" + state.draw(SERIAL_BYTES - 1)),
+        host=subject.host,
+        sans=subject.sans,
+        not_before=UnixSeconds(caller.now - BACKDATE_S),
+        not_after=not_after,
+        crl_url=_crl_url(state, mesh),
+        mesh_id=mesh.mesh_id,
+        member_id=subject.member_id,
+    )
+    leaf = issuer.sign_leaf(request, profile)
+    jitter = state.settings.renewal.jitter * state.chance()
+    return Issued(
+        serial=f"{profile.serial:x}",
+        leaf=leaf,
+        issuing=issuer.issuing_der,
+        root=issuer.root_der,
+        not_before=UnixSeconds(profile.not_before),
+        not_after=not_after,
+        renew_at=renew_at(caller.now, not_after, fraction=policy.renew_at, jitter=jitter),
+    )
+
+
+def _crl_url(state: BrokerState, mesh: MeshRow) -> str:
+    port = state.settings.listen.enroll.rpartition(":")[2] or "7642"
+    return f"https://{server_name(state.host, mesh.domain)}:{port}/v1/crl.der"

@@ -1,0 +1,119 @@
+"""The broker's loop: drain, decide, commit once, reply, publish.
+
+Control is drained before ordinary requests, so that a storm of renewals cannot delay a sign of
+life. A drain is bounded by count and by time; what is left waits in the sockets.
+"""
+
+import zmq
+
+from broker.clock import boottime_ms, wall_s
+from broker.errors import StorageError
+from broker.runtime.stop import StopSignal
+from broker.shell.batch import Batch
+from broker.shell.desk import Desk, Incoming, Outgoing
+from broker.shell.ticks import Ticks, flush_presence
+from broker.units import Millis
+from broker.wire.codec import encode
+from broker.wire.messages import Answer, AnyEvent
+
+DRAIN_MAX = 64
+DRAIN_MS_MAX = 10
+TICK_MS = 200
+"""Longest wait: how late a silent worker or an ended lease may be noticed."""
+
+
+class Loop:
+    """Owns nothing; moves frames between sockets and the desk until told to stop."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        control: "zmq.Socket[bytes]",
+        requests: "zmq.Socket[bytes]",
+        events: "zmq.Socket[bytes]",
+    ) -> None:
+        self._desk = desk
+        self._sockets = (control, requests)
+        self._events = events
+        self._ticks = Ticks(desk.state)
+        self._next_tick_ms = boottime_ms()
+        self.busy_ms_max = 0
+
+    def run(self, stop: StopSignal) -> None:
+        """Serve until the stop signal; finish the current drain and flush what is pending."""
+        poller = zmq.Poller()
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        poller.register(self._desk.state.offloop.descriptor, zmq.POLLIN)
+        poller.register(stop.fileno(), zmq.POLLIN)
+        while not stop.requested():
+            poller.poll(max(0, self._next_tick_ms - boottime_ms()))
+            self.turn()
+        self._drain_and_leave()
+
+    def turn(self) -> None:
+        """Do one drain, whatever waits."""
+        started_ms = boottime_ms()
+        batch = self._desk.open_batch()
+        outgoing: list[Outgoing] = []
+        try:
+            self._complete_offloop(batch)
+            if started_ms >= self._next_tick_ms:
+                self._next_tick_ms = Millis(boottime_ms() + TICK_MS)
+                self._ticks.run(batch, started_ms, wall_s())
+            self._drain(batch, outgoing, started_ms)
+            events = self._desk.finish(batch, outgoing)
+        except StorageError as failure:
+            self._desk.void(batch, outgoing, failure)
+            events = []
+        self._send(outgoing)
+        self._publish(events)
+        self.busy_ms_max = max(self.busy_ms_max, boottime_ms() - started_ms)
+
+    def _drain(self, batch: Batch, outgoing: list[Outgoing], started_ms: int) -> None:
+        for socket in self._sockets:
+            for _ in range(DRAIN_MAX):
+                try:
+                    identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
+                except zmq.Again:
+                    break
+                incoming = Incoming(socket, identity, frames)
+                self._decide(batch, incoming, outgoing)
+                if boottime_ms() - started_ms > DRAIN_MS_MAX:
+                    break
+
+    def _decide(self, batch: Batch, incoming: Incoming, outgoing: list[Outgoing]) -> None:
+        try:
+            entry = self._desk.decide(batch, incoming)
+        except StorageError as failure:
+            # The ledger already rolled everything back: this message and its drain are void.
+            self._desk.refuse(incoming, outgoing, failure)
+            raise
+        if entry is not None:
+            outgoing.append(entry)
+
+    def _complete_offloop(self, batch: Batch) -> None:
+        for then, outcome in self._desk.state.offloop.finished():
+            then(batch, outcome)
+
+    def _send(self, outgoing: list[Outgoing]) -> None:
+        for entry in outgoing:
+            frames = encode(Answer(entry.caller.request_id, entry.reply))
+            try:
+                entry.caller.socket.send_multipart([entry.caller.identity, *frames], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                # The peer is gone or does not read: its retry finds the remembered reply.
+                continue
+
+    def _publish(self, events: list[AnyEvent]) -> None:
+        for event in events:
+            topic = event.__struct_config__.tag
+            assert isinstance(topic, str)
+            self._events.send_multipart([topic.encode(), *encode(event)], zmq.NOBLOCK)
+
+    def _drain_and_leave(self) -> None:
+        self.turn()
+        batch = self._desk.open_batch()
+        flush_presence(self._desk.state, batch)
+        self._desk.finish(batch, [])

@@ -1,0 +1,139 @@
+"""Is this peer one of us? Asked on every request that came over the mesh port.
+
+TLS proved that the caller holds a key our CA certified; everything else, revocation above all, is
+decided here against the roster, so that an open connection is no excuse.
+"""
+
+from broker.core.names import server_name
+from broker.errors import ErrorCode, MeshError, NotAMemberError, RevokedError
+from broker.ledger.rows import MemberRow
+from broker.runtime.settings import Settings
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller
+from broker.shell.state import BrokerState
+from broker.wire.facts import AuthFailed
+from broker.wire.node import Endpoint
+from broker.wire.roster import Peer
+
+REFUSAL_EVERY_MS = 60_000
+"""The same refusal of the same peer is one audit row a minute: a refused peer cannot fill disks."""
+REFUSALS_MAX = 4096
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 (compared, not bound)
+
+
+def authorize_member(state: BrokerState, batch: Batch, caller: Caller, peer: Peer) -> MemberRow:
+    """Return the active member behind a peer of the primary.
+
+    Raises:
+        RevokedError: The member or this serial was revoked.
+        NotAMemberError: Unknown serial, another certificate under it, or expired.
+    """
+    try:
+        return _member_behind(state, caller, peer)
+    except MeshError as refusal:
+        note_refusal(state, batch, caller, peer, refusal.code)
+        raise
+
+
+def authorize_key_holder(state: BrokerState, batch: Batch, caller: Caller, peer: Peer) -> Endpoint:
+    """Return the doors of the key holder behind a peer of a member node.
+
+    Raises:
+        NotAMemberError: Not a key holder of this mesh, or expired.
+        RevokedError: Revoked by the newest verified bundle.
+    """
+    try:
+        return _key_holder_behind(state, caller, peer)
+    except MeshError as refusal:
+        note_refusal(state, batch, caller, peer, refusal.code)
+        raise
+
+
+def note_refusal(
+    state: BrokerState, batch: Batch, caller: Caller, peer: Peer, code: ErrorCode
+) -> None:
+    """Write the refusal into the audit trail of a CA node, at most once a minute per peer."""
+    key = (peer.serial, code.value)
+    last = state.refusals.get(key)
+    if last is not None and caller.now_ms - last < REFUSAL_EVERY_MS:
+        return
+    if len(state.refusals) >= REFUSALS_MAX:
+        state.refusals.clear()
+    state.refusals[key] = caller.now_ms
+    if state.role == "primary":
+        batch.append(
+            AuthFailed(host=peer.host[:253], serial=peer.serial, code=code.value), "gateway"
+        )
+
+
+def known_key_holders(state: BrokerState) -> dict[str, Endpoint]:
+    """Return the doors of all key holders by host, this node's own excluded."""
+    holders: dict[str, Endpoint] = {}
+    if state.role == "primary":
+        holders = {row.host: row.endpoint for row in state.ledger.key_holders()}
+    elif state.follow.bundle is not None:
+        holders = {h.endpoint.host: h.endpoint for h in state.follow.bundle.key_holders}
+    elif state.membership is not None:
+        holders = {state.membership.primary.host: state.membership.primary}
+    holders.pop(state.host, None)
+    return holders
+
+
+def own_endpoint(state: BrokerState, domain: str) -> Endpoint:
+    """Return this node's own doors as settings name them."""
+    return endpoint_of(state.settings, state.host, domain)
+
+
+def endpoint_of(settings: Settings, host: str, domain: str) -> Endpoint:
+    """Return the doors a node with these settings has; a listener on all addresses names none."""
+    enroll_host, enroll_port = split_address(settings.listen.enroll)
+    _, mesh_port = split_address(settings.listen.mesh)
+    addresses = settings.node.addresses
+    if not addresses and enroll_host not in EVERY_ADDRESS:
+        addresses = (enroll_host,)
+    return Endpoint(
+        host=host,
+        addresses=addresses,
+        enroll_port=enroll_port,
+        mesh_port=mesh_port,
+        server_name=server_name(host, domain),
+    )
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`; port 0 when the listener is off."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port) if port.isdigit() else 0
+
+
+def _member_behind(state: BrokerState, caller: Caller, peer: Peer) -> MemberRow:
+    found = state.ledger.certificate(peer.serial)
+    if found is None or found[1].fingerprint != peer.fingerprint:
+        raise NotAMemberError(
+            "this certificate is not in the roster", hint="join again: certmesh join INVITE"
+        )
+    member, certificate = found
+    if member.state != "active" or certificate.state == "revoked":
+        raise RevokedError(
+            f"{member.host} was revoked", hint="a comeback needs a new invite: certmesh join"
+        )
+    if certificate.not_after < caller.now:
+        raise NotAMemberError(
+            f"the certificate of {member.host} expired", hint="join again: certmesh join INVITE"
+        )
+    return member
+
+
+def _key_holder_behind(state: BrokerState, caller: Caller, peer: Peer) -> Endpoint:
+    if peer.not_after < caller.now:
+        raise NotAMemberError(f"the certificate of {peer.host} expired", hint="renew it there")
+    bundle = state.follow.bundle
+    if bundle is not None and peer.serial in bundle.revoked_serials:
+        raise RevokedError(f"{peer.host} was revoked", hint="run certmesh member list on the CA")
+    holder = known_key_holders(state).get(peer.host)
+    if holder is None:
+        raise NotAMemberError(
+            f"{peer.host} is not a key holder of this mesh",
+            hint="only the primary and standbys may ask this",
+        )
+    return holder

@@ -1,0 +1,143 @@
+"""Start and run the broker process: lock, ledger, keys, sockets, loop."""
+
+import os
+import random
+import secrets
+import socket as sockets_of_the_system
+import sys
+
+import msgspec
+import zmq
+
+from broker.clock import boottime_ms, wall_s
+from broker.core.lease import LeaseTable
+from broker.core.limiter import AttemptLimiter
+from broker.core.liveness import WorkerTable
+from broker.core.presence import Presence, PresenceTable
+from broker.errors import ConflictError, LedgerDamagedError, MeshError, StorageError
+from broker.ledger.sqlite import Ledger
+from broker.pki.seal import open_with_credential
+from broker.runtime.events import EventName
+from broker.runtime.exits import Exit
+from broker.runtime.files import private_directory
+from broker.runtime.logs import log, setup_logs
+from broker.runtime.paths import Paths
+from broker.runtime.settings import Settings
+from broker.runtime.sockets import control_router, publisher, request_router
+from broker.runtime.stop import StopSignal
+from broker.shell.bundling import restore_bundle
+from broker.shell.desk import Desk
+from broker.shell.lock import only_broker
+from broker.shell.loop import Loop
+from broker.shell.membership import read_membership
+from broker.shell.offloop import OffLoop
+from broker.shell.state import BrokerState
+from broker.shell.vault import load_vault, read_credential
+from broker.shell.verbs.authority import open_keys
+from broker.wire.facts import AuthorityUnlocked
+from broker.wire.node import Endpoint
+
+LOCAL_BOOT = "boot"
+LOCAL_PRIMARY = "primary"
+
+
+def serve(settings: Settings, paths: Paths) -> int:
+    """Run the broker until it is told to stop; return the exit status."""
+    setup_logs(settings, "broker")
+    try:
+        with only_broker(paths.lock):
+            private_directory(paths.run)
+            return _serve_locked(settings, paths)
+    except (ConflictError, LedgerDamagedError, StorageError) as error:
+        sys.stderr.write(f"certmesh broker: {error.detail}. {error.hint}\n")
+        log(EventName.CONFIG_REJECTED, detail=error.detail, hint=error.hint)
+        return Exit.TEMPORARY if isinstance(error, ConflictError) else Exit.FAILED
+
+
+def own_host(settings: Settings) -> str:
+    """Return this node's host name: the setting, else the machine's first label."""
+    return settings.node.name or sockets_of_the_system.gethostname().split(".")[0].lower()
+
+
+def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
+    """Build the state of one broker lifetime from what is on disk."""
+    membership = read_membership(paths)
+    boot = int.from_bytes(ledger.local_get(LOCAL_BOOT) or b"\0") + 1
+    ledger.begin()
+    ledger.local_set(LOCAL_BOOT, boot.to_bytes(8))
+    ledger.commit()
+    enrollment = settings.enrollment
+    state = BrokerState(
+        settings=settings,
+        paths=paths,
+        ledger=ledger,
+        boot_id=secrets.token_hex(8),
+        started_ms=boottime_ms(),
+        workers=WorkerTable(settings.broker.worker_dead_after.ms),
+        leases=LeaseTable(boot),
+        limiter=AttemptLimiter(enrollment.attempts, enrollment.attempts_wait.ms),
+        presence=PresenceTable(_load_presence(ledger)),
+        offloop=OffLoop(),
+        draw=os.urandom,
+        chance=random.random,
+        host=membership.host if membership else own_host(settings),
+        membership=membership,
+    )
+    state.keys.vault = load_vault(paths.authority)
+    _restore_follow(state)
+    _open_with_credential(state)
+    return state
+
+
+def _serve_locked(settings: Settings, paths: Paths) -> int:
+    ledger = Ledger.open(paths.ledger, node=own_host(settings))
+    state = make_state(settings, paths, ledger)
+    with StopSignal() as stop, zmq.Context() as context:
+        control = control_router(context, paths.control_socket)
+        requests = request_router(context, paths.requests_socket)
+        events = publisher(context, paths.events_socket)
+        log(EventName.BROKER_STARTED, role=state.role, ca=state.keys.state)
+        try:
+            loop = Loop(Desk(state), control=control, requests=requests, events=events)
+            loop.run(stop)
+        finally:
+            for socket in (control, requests, events):
+                socket.close()
+            ledger.close()
+    log(EventName.PROCESS_STOPPING, reason="asked to stop")
+    return Exit.OK
+
+
+def _restore_follow(state: BrokerState) -> None:
+    if state.membership is not None:
+        state.follow.term = state.membership.term
+    restore_bundle(state)
+    raw = state.ledger.local_get(LOCAL_PRIMARY)
+    if raw is not None:
+        state.follow.primary = msgspec.msgpack.decode(raw, type=Endpoint)
+
+
+def _open_with_credential(state: BrokerState) -> None:
+    """Unlock by the credential file, if any; anything wrong with it leaves the CA locked."""
+    vault = state.keys.vault
+    if vault is None or state.ledger.mesh() is None:
+        return
+    try:
+        credential = read_credential(state.paths.credential)
+        if credential is None:
+            return
+        opened = open_with_credential(vault.sealed, credential)
+        open_keys(state, vault, opened)
+        state.ledger.begin()
+        fact = AuthorityUnlocked(slot=opened.slot_id)
+        state.ledger.append(fact, actor="broker", now=wall_s())
+        state.ledger.commit()
+    except MeshError as error:
+        log(EventName.CA_UNLOCK_FAILED, detail=error.detail, hint=error.hint)
+
+
+def _load_presence(ledger: Ledger) -> dict[str, Presence]:
+    return {
+        member_id: msgspec.msgpack.decode(raw, type=Presence)
+        for member_id, raw in ledger.presence_load().items()
+    }

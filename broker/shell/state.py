@@ -1,0 +1,149 @@
+"""What the running broker holds: the ledger, the key room, and everything that dies with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from broker.core.lease import LeaseTable
+from broker.core.limiter import AttemptLimiter
+from broker.core.liveness import WorkerTable
+from broker.core.own import OwnCertificate
+from broker.core.presence import PresenceTable
+from broker.core.renewal import Backoff
+from broker.errors import CALockedError, NoMeshError, NotPrimaryError
+from broker.ledger.rows import MeshRow
+from broker.ledger.sqlite import Ledger
+from broker.pki.issuer import Issuer
+from broker.runtime.paths import Paths
+from broker.runtime.settings import Settings
+from broker.shell.caller import Caller
+from broker.shell.offloop import OffLoop
+from broker.shell.tasks import TaskQueue
+from broker.shell.vault import Vault
+from broker.units import Millis
+from broker.wire.failover import Hint, Sighting
+from broker.wire.ids import CAState, Role
+from broker.wire.messages import AnyReply
+from broker.wire.node import Endpoint, Membership
+from broker.wire.roster import BundleBody
+from broker.wire.supervision import ProcessLine
+
+
+@dataclass(slots=True)
+class KeyRoom:
+    """The CA's files and, while unlocked, its open key. Nothing else in the pool maps the key."""
+
+    vault: Vault | None = None
+    issuer: Issuer | None = None
+    totp_secret: bytes = b""
+
+    @property
+    def state(self) -> CAState:
+        """Lock state."""
+        if self.vault is None:
+            return "absent"
+        return "locked" if self.issuer is None else "unlocked"
+
+
+@dataclass(slots=True)
+class Follow:
+    """What this node knows of the mesh beyond its own ledger; durable parts live in `local`."""
+
+    primary: Endpoint | None = None
+    term: int = 1
+    bundle: BundleBody | None = None
+    bundle_bytes: bytes = b""
+    bundle_wanted: int = 0
+    sightings: tuple[Sighting, ...] = ()
+    hints: tuple[Hint, ...] = ()
+    processes: dict[str, ProcessLine] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A caller whose reply comes later."""
+
+    caller: Caller
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class BrokerState:
+    """Everything the verbs work on; one per process, owned by the loop."""
+
+    settings: Settings
+    paths: Paths
+    ledger: Ledger
+    boot_id: str
+    started_ms: Millis
+    workers: WorkerTable
+    leases: LeaseTable
+    limiter: AttemptLimiter
+    presence: PresenceTable
+    offloop: OffLoop
+    draw: Callable[[int], bytes]
+    chance: Callable[[], float]
+    host: str
+    keys: KeyRoom = field(default_factory=KeyRoom)
+    membership: Membership | None = None
+    follow: Follow = field(default_factory=Follow)
+    own: OwnCertificate = field(default_factory=OwnCertificate)
+    tasks: TaskQueue = field(default_factory=TaskQueue)
+    backoff: dict[object, Backoff] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    queued_approvals: set[str] = field(default_factory=set)
+    refusals: dict[tuple[str, str], Millis] = field(default_factory=dict)
+    pulls: dict[str, Millis] = field(default_factory=dict)
+    force_renewal: bool = False
+    waiting: dict[bytes, Waiting] = field(default_factory=dict)
+    late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
+
+    @property
+    def role(self) -> Role:
+        """This node's role; the roster decides, never a wish."""
+        if self.membership is None:
+            return "none"
+        if self.keys.vault is not None and self.ledger.mesh() is not None:
+            return "primary"
+        return "member"
+
+    def mesh(self) -> MeshRow:
+        """Return the mesh row of a CA node.
+
+        Raises:
+            NoMeshError: This node belongs to no mesh.
+            NotPrimaryError: This node is a member; the hint names the primary.
+        """
+        mesh = self.ledger.mesh()
+        if self.role == "primary" and mesh is not None:
+            return mesh
+        if self.membership is None:
+            raise NoMeshError(
+                "this node belongs to no mesh",
+                hint="run `certmesh init NAME` to create one, or `certmesh join INVITE`",
+            )
+        primary = self.follow.primary or self.membership.primary
+        raise NotPrimaryError(
+            f"{self.host} is not the primary of {self.membership.mesh_name}",
+            hint=f"ask {primary.host} ({', '.join(primary.addresses)}:{primary.enroll_port})",
+        )
+
+    def issuer(self) -> Issuer:
+        """Return the open issuing key.
+
+        Raises:
+            CALockedError: Somebody has to unlock it first.
+        """
+        self.mesh()
+        if self.keys.issuer is None:
+            raise CALockedError(f"the CA key on {self.host} is locked", hint="certmesh ca unlock")
+        return self.keys.issuer
+
+    def wait(self, caller: Caller, deadline_ms: int) -> None:
+        """Keep the caller of this request until `resolve`."""
+        self.waiting[caller.request_id] = Waiting(caller, deadline_ms)
+
+    def resolve(self, request_id: bytes, reply: AnyReply) -> None:
+        """Answer a waiting caller with this drain's replies; nobody waiting is no trouble."""
+        waiting = self.waiting.pop(request_id, None)
+        if waiting is not None:
+            self.late.append((waiting.caller, reply))

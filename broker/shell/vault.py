@@ -1,0 +1,229 @@
+"""The CA's directory: two certificates and the sealed keys, all of it or nothing.
+
+A new vault is written into `<directory>.new`, fsynced, and renamed; a crash leaves either no
+vault or a whole one, and what it left of the staging directory is removed by the next attempt.
+Private keys are on disk only inside `keys.sealed`, which carries a digest of its content: SQLite
+and file systems do not notice a flipped bit, and a damaged slot must not look like a wrong
+passphrase.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from broker.errors import (
+    LedgerDamagedError,
+    MalformedMessageError,
+    MeshError,
+    MeshExistsError,
+    StorageError,
+)
+from broker.pki.authority import CreatedAuthority, der_of_pem, pem
+from broker.pki.chain import check_authority, check_issued, read_certificate
+from broker.pki.seal import CREDENTIAL_BYTES, SEAL_VERSION, SealedKeys
+from broker.runtime.files import fsync_directory, private_directory, write_atomic, write_new
+from broker.wire.base import Body
+from broker.wire.codec import decode_body, encode_body
+
+ROOT = "root.pem"
+ISSUING = "issuing.pem"
+KEYS = "keys.sealed"
+CERTIFICATE_MODE = 0o644
+"""Public anyway; the directory around it is 0700."""
+FILE_BYTES_MAX = 131_072
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True, slots=True)
+class Vault:
+    """The CA as it lies on disk; `sealed` holds nothing usable without a slot's secret."""
+
+    root: bytes
+    issuing: bytes
+    sealed: SealedKeys
+
+
+class SealedFile(Body, frozen=True):
+    """`keys.sealed`: msgpack of a `SealedKeys` and the SHA-256 of those bytes."""
+
+    digest: bytes
+    body: bytes
+
+
+def create_vault(directory: Path, created: CreatedAuthority, sealed: SealedKeys) -> None:
+    """Write a new vault; when this returns it survives a power cut.
+
+    Raises:
+        MeshExistsError: There is one already; it was not touched.
+        StorageError: The disk refused; there is no vault, trying again is safe.
+    """
+    _refuse_existing(directory)
+    staged = directory.with_name(f"{directory.name}.new")
+    try:
+        _stage(staged, created, sealed)
+        staged.rename(directory)
+        fsync_directory(directory.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _exists(directory) from None
+        raise StorageError(
+            f"cannot write {directory}: {error.strerror}", hint="make room and try again"
+        ) from None
+
+
+def load_vault(directory: Path) -> Vault | None:
+    """Return the vault in `directory`, or None when this node has none.
+
+    Raises:
+        LedgerDamagedError: A file is missing, unreadable, damaged, does not fit the others, or
+            is open to other users; the detail names it.
+    """
+    if not _holds_something(directory):
+        return None
+    root = _certificate(directory / ROOT)
+    issuing = _certificate(directory / ISSUING)
+    _check(directory / ROOT, root, root)
+    _check(directory / ISSUING, issuing, root)
+    return Vault(
+        root=root.public_bytes(Encoding.DER),
+        issuing=issuing.public_bytes(Encoding.DER),
+        sealed=_sealed(directory / KEYS),
+    )
+
+
+def write_credential(path: Path, secret: bytes) -> None:
+    """Write the secret of the credential slot, 0600 in a 0700 directory, durable.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    try:
+        private_directory(path.parent)
+        write_atomic(path, secret)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def read_credential(path: Path) -> bytes | None:
+    """Return the secret of the credential slot, or None when there is no such file.
+
+    Raises:
+        LedgerDamagedError: Unreadable, of another length, or open to other users.
+    """
+    if not path.exists():
+        return None
+    secret = _private_content(path)
+    if len(secret) != CREDENTIAL_BYTES:
+        raise LedgerDamagedError(
+            f"{path} is damaged: it has {len(secret)} bytes instead of {CREDENTIAL_BYTES}",
+            hint="unlock with the passphrase: certmesh ca unlock",
+        )
+    return secret
+
+
+def _refuse_existing(directory: Path) -> None:
+    if _holds_something(directory):
+        raise _exists(directory)
+
+
+def _holds_something(directory: Path) -> bool:
+    # An empty directory is what a careful installer makes beforehand; rename replaces it.
+    try:
+        return any(directory.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise LedgerDamagedError(f"cannot read {directory}: {error.strerror}") from None
+
+
+def _exists(directory: Path) -> MeshExistsError:
+    return MeshExistsError(
+        f"there is a certificate authority in {directory} already; it was not touched",
+        hint="run `certmesh ca show` to see it",
+    )
+
+
+def _stage(staged: Path, created: CreatedAuthority, sealed: SealedKeys) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(staged)
+    private_directory(staged)
+    write_new(staged / ROOT, pem(created.root).encode(), CERTIFICATE_MODE)
+    write_new(staged / ISSUING, pem(created.issuing).encode(), CERTIFICATE_MODE)
+    body = encode_body(sealed)
+    content = encode_body(SealedFile(digest=hashlib.sha256(body).digest(), body=body))
+    write_new(staged / KEYS, content)
+    fsync_directory(staged)
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return read_certificate(der_of_pem(_content(path).decode("ascii")))
+    except (MalformedMessageError, UnicodeDecodeError):
+        raise _damaged(path, "it is not one PEM certificate") from None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _check(path: Path, certificate: x509.Certificate, root: x509.Certificate) -> None:
+    try:
+        check_authority(certificate)
+        check_issued(certificate, root)
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _sealed(path: Path) -> SealedKeys:
+    content = _private_content(path)
+    try:
+        outer = decode_body(content, SealedFile)
+        sealed = decode_body(outer.body, SealedKeys)
+    except MeshError:
+        raise _damaged(path, "its content cannot be read") from None
+    if hashlib.sha256(outer.body).digest() != outer.digest:
+        raise _damaged(path, "its content has changed since it was written")
+    if sealed.version != SEAL_VERSION:
+        raise LedgerDamagedError(
+            f"{path} has version {sealed.version}, this release reads {SEAL_VERSION}",
+            hint="use the release that wrote it",
+        )
+    return sealed
+
+
+def _private_content(path: Path) -> bytes:
+    mode = stat.S_IMODE(_stat(path).st_mode)
+    if mode & OTHERS:
+        raise LedgerDamagedError(
+            f"{path} is open to other users (mode {mode:04o}); it was not read",
+            hint=f"chmod 600 {path}",
+        )
+    return _content(path)
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise _damaged(path, str(error.strerror)) from None
+
+
+def _content(path: Path) -> bytes:
+    if _stat(path).st_size > FILE_BYTES_MAX:
+        raise _damaged(path, f"it has more than {FILE_BYTES_MAX} bytes")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, str(error.strerror)) from None
+
+
+def _damaged(path: Path, reason: str) -> LedgerDamagedError:
+    return LedgerDamagedError(
+        f"{path} is damaged: {reason}", hint=f"restore {path.parent} from a backup"
+    )

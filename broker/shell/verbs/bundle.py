@@ -1,0 +1,124 @@
+"""The signed bundle: made by the primary, verified and kept by everybody else; trust material."""
+
+from broker.errors import BundleRejectedError, NoMeshError
+from broker.pki.authority import der_of_pem
+from broker.pki.bundle import verify_bundle
+from broker.shell.batch import Batch
+from broker.shell.bundling import current_bundle, current_crl
+from broker.shell.caller import Caller
+from broker.shell.peers import authorize_member
+from broker.shell.state import BrokerState
+from broker.wire.codec import decode_body
+from broker.wire.enrollment import GetMesh, GetTrust, MeshAnswer, TrustAnswer
+from broker.wire.events import BundleMoved, RoleMoved
+from broker.wire.roster import (
+    BundleAnswer,
+    BundleBody,
+    BundleInstalled,
+    GetBundle,
+    InstallBundle,
+    SignedBundle,
+)
+
+LOCAL_BUNDLE = "bundle"
+
+
+def get_bundle(
+    state: BrokerState, batch: Batch, caller: Caller, request: GetBundle
+) -> BundleAnswer:
+    """Return the newest bundle if it is newer than what the caller has."""
+    if request.peer is not None and state.role == "primary":
+        authorize_member(state, batch, caller, request.peer)
+    raw, body = current_bundle(state, batch, caller.now)
+    if body is None:
+        return BundleAnswer(b"", 0, state.follow.term)
+    newer = body.bundle_sequence > request.after
+    return BundleAnswer(raw if newer else b"", body.bundle_sequence, body.head.term)
+
+
+def install_bundle(
+    state: BrokerState, batch: Batch, caller: Caller, request: InstallBundle
+) -> BundleInstalled:
+    """Verify a fetched bundle against the pin and go forward, never back.
+
+    Raises:
+        BundleRejectedError: Bad signature, other mesh, older than known, or another content
+            under a known sequence (which would mean two truths: an alarm).
+    """
+    membership = state.membership
+    if membership is None:
+        raise NoMeshError("this node belongs to no mesh")
+    body = verify_bundle(
+        decode_body(request.bundle, SignedBundle),
+        root=der_of_pem(membership.root_pem),
+        pin=membership.pin,
+        mesh_id=membership.mesh_id,
+        now=caller.now,
+    )
+    known = state.follow.bundle
+    if known is not None and not _is_forward(known, body, request.source):
+        return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
+    adopt_bundle(state, request.bundle, body)
+    batch.keep(LOCAL_BUNDLE, request.bundle)
+    batch.publish(BundleMoved(body.bundle_sequence))
+    batch.publish(RoleMoved(state.role, state.follow.term))
+    return BundleInstalled(body.bundle_sequence, body.head.term, changed=True)
+
+
+def adopt_bundle(state: BrokerState, raw: bytes, body: BundleBody) -> None:
+    """Make a verified bundle the one in force on this node."""
+    state.follow.bundle, state.follow.bundle_bytes = body, raw
+    state.follow.term = max(state.follow.term, body.head.term)
+    for holder in body.key_holders:
+        if holder.role == "primary" and holder.endpoint.host == body.head.primary:
+            state.follow.primary = holder.endpoint
+
+
+def get_mesh(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetMesh) -> MeshAnswer:
+    """Return the mesh's public face."""
+    membership = state.membership
+    if membership is None:
+        raise NoMeshError("this node belongs to no mesh")
+    mesh = state.ledger.mesh()
+    return MeshAnswer(
+        mesh_id=membership.mesh_id,
+        pin=membership.pin,
+        term=max(state.ledger.term, state.follow.term),
+        open=bool(mesh is not None and state.role == "primary" and mesh.enrollment_open),
+        root=der_of_pem(membership.root_pem),
+        primary=state.follow.primary or membership.primary,
+    )
+
+
+def get_trust(state: BrokerState, batch: Batch, caller: Caller, _request: GetTrust) -> TrustAnswer:
+    """Return root, issuing certificate and CRL."""
+    membership = state.membership
+    if membership is None:
+        raise NoMeshError("this node belongs to no mesh")
+    issuing = b""
+    if state.keys.vault is not None:
+        issuing = state.keys.vault.issuing
+    elif state.follow.bundle_bytes:
+        issuing = decode_body(state.follow.bundle_bytes, SignedBundle).issuing
+    crl, number = current_crl(state, batch, caller.now)
+    return TrustAnswer(der_of_pem(membership.root_pem), issuing, crl, number)
+
+
+def _is_forward(known: BundleBody, offered: BundleBody, source: str) -> bool:
+    old = (known.head.term, known.bundle_sequence)
+    new = (offered.head.term, offered.bundle_sequence)
+    if new < old:
+        raise BundleRejectedError(
+            f"{source} offered bundle {new}, this node has seen {old} already",
+            hint="an old copy is being replayed, or the primary was restored from a backup",
+        )
+    if new == old and _content(known) != _content(offered):
+        raise BundleRejectedError(
+            f"{source} offered another content under bundle {new}",
+            hint="two primaries may have signed under one term: certmesh status on each CA node",
+        )
+    return new > old
+
+
+def _content(body: BundleBody) -> tuple[object, ...]:
+    return (body.key_holders, body.revoked_serials, body.revoked_members)

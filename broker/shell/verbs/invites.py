@@ -1,0 +1,107 @@
+"""Invites and the enrollment door."""
+
+from broker.core.names import check_host, check_sans
+from broker.errors import AlreadyEnrolledError, ConflictError, NotFoundError
+from broker.ledger.rows import InviteRow
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller
+from broker.shell.peers import own_endpoint
+from broker.shell.state import BrokerState
+from broker.units import UnixSeconds
+from broker.wire.control import Ack
+from broker.wire.enrollment import (
+    CreateInvite,
+    EnrollmentView,
+    GetEnrollment,
+    InvitesView,
+    InviteView,
+    ListInvites,
+    RevokeInvite,
+    SetEnrollment,
+)
+from broker.wire.facts import EnrollmentClosed, EnrollmentOpened, InviteCreated, InviteRevoked
+
+
+def create_invite(
+    state: BrokerState, batch: Batch, caller: Caller, request: CreateInvite
+) -> InviteView:
+    """Register a single-use, host-bound permission to join."""
+    mesh = state.mesh()
+    host = check_host(request.host)
+    check_sans(request.sans, names=mesh.names, networks=mesh.networks)
+    if state.ledger.member_by_host(host) is not None:
+        raise AlreadyEnrolledError(
+            f"{host} is an active member already",
+            hint=f"certmesh member revoke {host} first, if the machine was rebuilt",
+        )
+    if state.ledger.invite(request.secret_hash) is not None:
+        raise ConflictError("this invite exists already")
+    ttl_s = request.ttl_s or state.settings.enrollment.invite_ttl.s
+    fact = InviteCreated(
+        invite_id=request.secret_hash,
+        host=host,
+        sans=request.sans,
+        expires_at=UnixSeconds(caller.now + ttl_s),
+    )
+    batch.append(fact, request.operator)
+    row = state.ledger.invite(request.secret_hash)
+    assert row is not None
+    return _view(state, row, caller.now)
+
+
+def list_invites(
+    state: BrokerState, _batch: Batch, caller: Caller, request: ListInvites
+) -> InvitesView:
+    """Return the newest invites."""
+    state.mesh()
+    rows = state.ledger.invites(min(request.limit, 200))
+    return InvitesView(tuple(_view(state, row, caller.now) for row in rows))
+
+
+def revoke_invite(state: BrokerState, batch: Batch, _caller: Caller, request: RevokeInvite) -> Ack:
+    """Make an unused invite worthless; an id may be shortened while it is unambiguous."""
+    state.mesh()
+    found = [
+        row
+        for row in state.ledger.invites(1000)
+        if row.invite_id.startswith(request.invite_id) and request.invite_id
+    ]
+    if len(found) != 1:
+        raise NotFoundError("no such invite", hint="certmesh invite list")
+    if found[0].state != "open":
+        raise ConflictError(f"this invite is {found[0].state} already")
+    batch.append(InviteRevoked(found[0].invite_id), request.operator)
+    return Ack()
+
+
+def get_enrollment(
+    state: BrokerState, _batch: Batch, _caller: Caller, _request: GetEnrollment
+) -> EnrollmentView:
+    """Return whether the TOTP door is open."""
+    mesh = state.mesh()
+    return EnrollmentView(open=mesh.enrollment_open, approval=mesh.approval)
+
+
+def set_enrollment(
+    state: BrokerState, batch: Batch, _caller: Caller, request: SetEnrollment
+) -> EnrollmentView:
+    """Open or close the TOTP door; setting it as it is changes nothing."""
+    mesh = state.mesh()
+    if mesh.enrollment_open != request.open:
+        batch.append(EnrollmentOpened() if request.open else EnrollmentClosed(), request.operator)
+    return EnrollmentView(open=request.open, approval=mesh.approval)
+
+
+def _view(state: BrokerState, row: InviteRow, now: UnixSeconds) -> InviteView:
+    mesh = state.mesh()
+    expired = row.state == "open" and row.expires_at <= now
+    return InviteView(
+        invite_id=row.invite_id,
+        host=row.host,
+        sans=row.sans,
+        expires_at=UnixSeconds(row.expires_at),
+        state="expired" if expired else row.state,
+        pin=mesh.pin,
+        mesh_id=mesh.mesh_id,
+        primary=own_endpoint(state, mesh.domain),
+    )

@@ -1,0 +1,138 @@
+"""This node in one answer: role gate, status, process table."""
+
+import os
+
+from broker.core.liveness import Worker
+from broker.shell.batch import Batch
+from broker.shell.caller import Caller
+from broker.shell.lines import member_line, own_line
+from broker.shell.peers import known_key_holders, own_endpoint
+from broker.shell.state import BrokerState
+from broker.shell.warnings import warnings_of
+from broker.units import UnixSeconds
+from broker.wire.node import (
+    GetNode,
+    GetStatus,
+    ListWorkers,
+    MemberLine,
+    MeshView,
+    NodeView,
+    StatusView,
+    WorkersView,
+    WorkerView,
+)
+from broker.wire.supervision import ProcessLine
+
+STATUS_MEMBERS_MAX = 500
+
+
+def get_node(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetNode) -> NodeView:
+    """Return who this node is right now."""
+    membership, head = state.membership, state.ledger.head
+    bundle = state.follow.bundle
+    return NodeView(
+        host=state.host,
+        role=state.role,
+        ca=state.keys.state,
+        term=max(state.ledger.term, state.follow.term),
+        sequence=head.sequence,
+        bundle_sequence=bundle.bundle_sequence if bundle else 0,
+        mesh=_mesh_view(state),
+        member_id=membership.member_id if membership else "",
+        key_holders=tuple(known_key_holders(state).values()),
+    )
+
+
+def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetStatus) -> StatusView:
+    """Return mesh and node in one screen."""
+    mesh = state.ledger.mesh() if state.role == "primary" else None
+    own = own_line(state)
+    lines: tuple[MemberLine, ...] = (own,) if own is not None else ()
+    count, survives = len(lines), own.not_after if own else None
+    if mesh is not None:
+        rows = state.ledger.members_page("", min(request.limit, STATUS_MEMBERS_MAX))
+        lines = tuple(member_line(state, row, cert, caller.now) for row, cert in rows)
+        count = state.ledger.member_count()
+        earliest = state.ledger.earliest_expiry()
+        survives = UnixSeconds(earliest) if earliest is not None else None
+    pending = state.ledger.approvals_pending() if mesh is not None else 0
+    return StatusView(
+        node=get_node(state, batch, caller, GetNode()),
+        enrollment_open=bool(mesh and mesh.enrollment_open),
+        approvals_pending=pending,
+        members=lines,
+        member_count=count,
+        warnings=warnings_of(state, lines, caller),
+        survives_until=survives,
+        own=own,
+        now=caller.now,
+    )
+
+
+def list_workers(
+    state: BrokerState, _batch: Batch, caller: Caller, _request: ListWorkers
+) -> WorkersView:
+    """Return the process table: what introduced itself, and what supervisord knows besides."""
+    processes = dict(state.follow.processes)
+    views = []
+    for worker in state.workers.everyone():
+        if worker.liveness == "left" and worker.instance not in processes:
+            continue
+        views.append(_worker_view(worker, processes.pop(worker.instance, None), caller))
+    views.extend(_absent_view(line) for line in processes.values() if line.program != "broker")
+    return WorkersView(
+        workers=tuple(sorted(views, key=lambda view: view.instance)),
+        broker_pid=os.getpid(),
+        broker_uptime_ms=caller.now_ms - state.started_ms,
+    )
+
+
+def _mesh_view(state: BrokerState) -> MeshView | None:
+    membership = state.membership
+    if membership is None:
+        return None
+    mesh = state.ledger.mesh()
+    primary = state.follow.primary or membership.primary
+    if mesh is not None and state.role == "primary":
+        primary = own_endpoint(state, mesh.domain)
+    return MeshView(
+        mesh_id=membership.mesh_id,
+        name=membership.mesh_name,
+        domain=mesh.domain if mesh else f"{membership.mesh_name}.internal",
+        pin=membership.pin,
+        term=max(state.ledger.term, state.follow.term),
+        primary=primary,
+    )
+
+
+def _worker_view(worker: Worker, line: ProcessLine | None, caller: Caller) -> WorkerView:
+    beat = worker.beat
+    return WorkerView(
+        instance=worker.instance,
+        service=worker.service.value,
+        pid=worker.pid,
+        liveness=worker.liveness,
+        supervisor=line.state if line else "",
+        restarts=line.restarts if line else 0,
+        state=beat.state,
+        last_success_at=beat.last_success_at,
+        last_error=beat.last_error,
+        next_run_ms=beat.next_run_ms,
+        silent_ms=caller.now_ms - worker.seen_ms,
+    )
+
+
+def _absent_view(line: ProcessLine) -> WorkerView:
+    return WorkerView(
+        instance=line.program,
+        service=line.program,
+        pid=line.pid,
+        liveness="absent",
+        supervisor=line.state,
+        restarts=line.restarts,
+        state="",
+        last_success_at=None,
+        last_error="",
+        next_run_ms=None,
+        silent_ms=0,
+    )

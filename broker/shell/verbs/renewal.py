@@ -1,0 +1,165 @@
+"""Renewal: a CSR with a fresh key in, a certificate out, and what became of it."""
+
+from broker.core.own import OwnCertificate
+from broker.errors import (
+    CSRRejectedError,
+    ForbiddenError,
+    NoMeshError,
+    NotAMemberError,
+    RenewalInProgressError,
+    ThrottledError,
+)
+from broker.ledger.rows import MemberRow
+from broker.pki.request import parse_request
+from broker.shell.batch import Batch
+from broker.shell.caller import DEFERRED, Caller, Deferred
+from broker.shell.issue import issue_renewal, issued_before
+from broker.shell.peers import authorize_key_holder, authorize_member
+from broker.shell.served import note_served
+from broker.shell.state import BrokerState
+from broker.shell.tasks import Task
+from broker.wire.control import Ack
+from broker.wire.enrollment import Issued
+from broker.wire.events import CertificateMoved, WorkAvailable
+from broker.wire.ids import Service
+from broker.wire.renewal import (
+    ForceRenewal,
+    NoteOwnCertificate,
+    RenewalAnswer,
+    RenewAsPeer,
+    RenewWithLease,
+    ReportInstalled,
+    StartInstall,
+    StartRekey,
+)
+from broker.wire.work import Install, Rekey, RenewMember, RenewOwn
+
+PULL_EVERY_MS = 10_000
+"""A member may ask for one new certificate in this time, whatever it says."""
+
+
+def renew_with_lease(
+    state: BrokerState, batch: Batch, caller: Caller, request: RenewWithLease
+) -> RenewalAnswer:
+    """Sign for the host whose lease the caller holds; a stale number is refused here."""
+    grant = state.leases.live(request.lease_id, caller.identity, caller.now_ms)
+    state.issuer()
+    match grant.item:
+        case RenewMember(member_id=member_id):
+            member = state.ledger.member(member_id)
+        case RenewOwn(via_broker=True):
+            member = state.ledger.member_by_host(state.host)
+        case _:
+            raise ForbiddenError("this lease is not for a renewal at this broker")
+    if member is None or member.state != "active":
+        raise NotAMemberError("the member was revoked meanwhile")
+    return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
+
+
+def renew_as_peer(
+    state: BrokerState, batch: Batch, caller: Caller, request: RenewAsPeer
+) -> RenewalAnswer:
+    """Sign for the member that asks for itself."""
+    state.issuer()
+    member = authorize_member(state, batch, caller, request.peer)
+    if state.leases.is_held(("member", member.member_id)):
+        raise RenewalInProgressError(
+            f"the CA is renewing {member.host} right now", retry_after_ms=5000
+        )
+    last = state.pulls.get(member.member_id)
+    csr = parse_request(request.csr)
+    known = state.ledger.certificate_by_key(member.member_id, csr.key_hash)
+    if known is None and last is not None and caller.now_ms - last < PULL_EVERY_MS:
+        raise ThrottledError(
+            f"{member.host} was renewed a moment ago",
+            retry_after_ms=last + PULL_EVERY_MS - caller.now_ms,
+        )
+    issued = _renew(state, batch, caller, (member, request.csr))
+    state.pulls[member.member_id] = caller.now_ms
+    return RenewalAnswer(issued)
+
+
+def report_installed(
+    state: BrokerState, batch: Batch, caller: Caller, request: ReportInstalled
+) -> Ack:
+    """Note what a member says it serves."""
+    state.mesh()
+    if request.peer is None:
+        raise ForbiddenError("a report over the mesh port carries its peer")
+    member = authorize_member(state, batch, caller, request.peer)
+    report = (request.serial, request.state, request.detail)
+    note_served(state, batch, member.member_id, report)
+    return Ack()
+
+
+def note_own_certificate(
+    state: BrokerState, batch: Batch, _caller: Caller, request: NoteOwnCertificate
+) -> Ack:
+    """Note what is live on this node's disk; listeners reload when the serial is new."""
+    before = state.own
+    state.own = OwnCertificate(
+        known=True,
+        present=request.present,
+        serial=request.serial,
+        not_before=request.not_before,
+        not_after=request.not_after,
+        state=request.state,
+        detail=request.detail,
+    )
+    if request.present and before.serial != request.serial:
+        batch.publish(CertificateMoved(request.serial))
+    if request.present and state.role == "primary" and state.membership is not None:
+        found = state.ledger.certificate(request.serial)
+        if found is not None and found[0].member_id == state.membership.member_id:
+            report = (request.serial, request.state, request.detail)
+            note_served(state, batch, state.membership.member_id, report)
+    return Ack()
+
+
+def force_renewal(state: BrokerState, batch: Batch, _caller: Caller, _request: ForceRenewal) -> Ack:
+    """Make this node's own certificate due now."""
+    if state.membership is None:
+        raise NoMeshError("this node belongs to no mesh", hint="certmesh join INVITE")
+    if state.role == "primary":
+        state.issuer()
+    state.force_renewal = True
+    batch.publish(WorkAvailable(Service.RENEWAL))
+    return Ack()
+
+
+def start_rekey(state: BrokerState, batch: Batch, caller: Caller, request: StartRekey) -> Deferred:
+    """Have the local renewal worker make a key and a CSR; answered when it did."""
+    authorize_key_holder(state, batch, caller, request.peer)
+    return _defer(state, batch, caller, Rekey(state.host))
+
+
+def start_install(
+    state: BrokerState, batch: Batch, caller: Caller, request: StartInstall
+) -> Deferred:
+    """Have the local renewal worker install a certificate; answered when it is served."""
+    authorize_key_holder(state, batch, caller, request.peer)
+    return _defer(state, batch, caller, Install(state.host, request.leaf, request.issuing))
+
+
+def _defer(state: BrokerState, batch: Batch, caller: Caller, item: Rekey | Install) -> Deferred:
+    state.tasks.add(Task(caller.request_id, item))
+    state.wait(caller, caller.now_ms + caller.ttl_ms)
+    batch.publish(WorkAvailable(Service.RENEWAL))
+    return DEFERRED
+
+
+def _renew(
+    state: BrokerState, batch: Batch, caller: Caller, what: tuple[MemberRow, bytes]
+) -> Issued:
+    member, der = what
+    csr = parse_request(der)
+    known = state.ledger.certificate_by_key(member.member_id, csr.key_hash)
+    if known is not None:
+        # The answer to an earlier request with this key was lost: the same certificate again.
+        if known.serial == member.current_serial:
+            return issued_before(state.issuer(), known)
+        raise CSRRejectedError(
+            "a renewal needs a fresh key; this one was certified before",
+            hint="remove the pending key and try again",
+        )
+    return issue_renewal(state, batch, caller, csr, member)

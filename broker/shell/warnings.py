@@ -1,0 +1,58 @@
+"""What a person should know before they ask: full sentences, worst first."""
+
+from collections.abc import Iterable
+
+from broker.shell.caller import Caller
+from broker.shell.state import BrokerState
+from broker.wire.node import MemberLine
+
+
+def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller) -> tuple[str, ...]:
+    """Return the warnings of this node and, on a CA node, of its mesh."""
+    found = [*_of_node(state, caller), *_of_processes(state)]
+    if state.role == "primary":
+        for line in lines:
+            found.extend(_of_member(line, caller))
+    return tuple(found)
+
+
+def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
+    if state.keys.state == "locked":
+        yield "the CA key is locked, nothing can be issued or renewed: certmesh ca unlock"
+    own = state.own
+    if state.membership is not None and own.known:
+        if not own.present:
+            yield "this node has no certificate yet: certmesh ps shows what the renewal waits for"
+        elif own.not_after is not None and own.not_after <= caller.now:
+            yield "this node's certificate has expired: join again with a new invite"
+        elif own.state in {"stale", "failed"}:
+            yield f"this node serves an old certificate ({own.detail}): certmesh hook log"
+
+
+def _of_processes(state: BrokerState) -> Iterable[str]:
+    for worker in state.workers.overdue():
+        yield f"process {worker.instance} is {worker.liveness}: certmesh ps"
+    for line in state.follow.processes.values():
+        if line.state in {"FATAL", "BACKOFF", "EXITED", "STOPPED", "UNKNOWN"}:
+            yield f"process {line.program} is {line.state}: see log/{line.program}.log"
+
+
+def _of_member(line: MemberLine, caller: Caller) -> Iterable[str]:
+    if line.state == "expired":
+        yield f"{line.host}'s certificate has expired: certmesh member show {line.host}"
+    elif line.served in {"stale", "failed"} and line.state != "revoked":
+        yield (
+            f"{line.host} serves an old certificate ({line.served}): "
+            f"certmesh member show {line.host}"
+        )
+    if line.last_error and line.state not in {"revoked", "expired"}:
+        yield f"renewing {line.host} fails: {line.last_error}"
+    if _is_overdue(line, caller):
+        yield f"{line.host} is due for renewal and was not renewed yet"
+
+
+def _is_overdue(line: MemberLine, caller: Caller) -> bool:
+    """Whether more than a third of what remained at the due date has passed."""
+    if line.state in {"revoked", "expired"} or line.renew_at is None or line.not_after is None:
+        return False
+    return caller.now > line.renew_at + (line.not_after - line.renew_at) / 3

@@ -1,0 +1,125 @@
+"""What could be leased right now, in the order it matters.
+
+Renewal: people waiting for an answer first (rekey, install), then this node's own certificate,
+then the members that are due. Approval: requests nobody was asked about yet.
+"""
+
+from collections.abc import Hashable, Iterator
+
+from broker.shell.caller import Caller
+from broker.shell.peers import own_endpoint
+from broker.shell.state import BrokerState
+from broker.units import UnixSeconds
+from broker.wire.ids import Service
+from broker.wire.work import Approve, RenewMember, RenewOwn, WorkItem
+
+OWN = ("own",)
+LOOK_AGAIN_MS_MAX = 60_000
+"""Due dates are wall time and read again at least this often (laptops sleep)."""
+DUE_PAGE = 256
+
+Candidate = tuple[Hashable, WorkItem]
+
+
+def candidates(state: BrokerState, service: Service, caller: Caller) -> Iterator[Candidate]:
+    """Yield the items a worker of `service` may have now, best first."""
+    if service is Service.APPROVAL:
+        yield from _approvals(state)
+    elif service is Service.RENEWAL:
+        for task in state.tasks.all():
+            yield ("task", task.request_id), task.item
+        yield from _own(state, caller)
+        yield from _due_members(state, caller)
+
+
+def next_look_ms(state: BrokerState, service: Service, now: UnixSeconds) -> int:
+    """Return when asking again makes sense if nothing is published meanwhile."""
+    if service is not Service.RENEWAL:
+        return LOOK_AGAIN_MS_MAX
+    moments: list[int | None] = [own_due_at(state)]
+    if state.keys.issuer is not None and state.role == "primary":
+        moments.append(state.ledger.next_renew_at())
+    waits = [max(0, at - now) * 1000 for at in moments if at is not None]
+    backoffs = [entry.not_before_ms for entry in state.backoff.values()]
+    soonest = min([*waits, LOOK_AGAIN_MS_MAX])
+    # Something that is due but backing off must not make the workers spin.
+    floor = 1000 if backoffs or state.leases else 250
+    return max(floor, min(soonest, LOOK_AGAIN_MS_MAX))
+
+
+def own_due_at(state: BrokerState) -> UnixSeconds | None:
+    """Return when this node's own certificate is due, None while unknown."""
+    pulls = state.role != "primary"
+    return state.own.due_at(fraction=state.settings.policy.renew_at, pulls=pulls)
+
+
+def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
+    due = own_due_at(state)
+    if due is None or state.membership is None or state.leases.is_held(OWN):
+        return
+    if not state.force_renewal and (due > caller.now or _backs_off(state, OWN, caller)):
+        return
+    primary = state.role == "primary"
+    if primary and state.keys.issuer is None:
+        return
+    sans: tuple[str, ...] = (state.membership.server_name,)
+    yield (
+        OWN,
+        RenewOwn(
+            host=state.host,
+            sans=sans,
+            via_broker=primary,
+            primary=None if primary else state.follow.primary or state.membership.primary,
+        ),
+    )
+
+
+def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
+    mesh = state.ledger.mesh()
+    if state.role != "primary" or state.keys.issuer is None or mesh is None:
+        return
+    own = own_endpoint(state, mesh.domain)
+    # Enough rows that leased and backing-off members can never hide a ready one.
+    page = DUE_PAGE + len(state.leases) + len(state.backoff)
+    for member, certificate in state.ledger.due(caller.now, page):
+        key = ("member", member.member_id)
+        if member.host == own.host or state.leases.is_held(key):
+            continue
+        if _backs_off(state, key, caller) or certificate.not_after <= caller.now:
+            continue
+        yield (
+            key,
+            RenewMember(
+                host=member.host,
+                member_id=member.member_id,
+                endpoint=member.endpoint,
+                serial=certificate.serial,
+                not_after=UnixSeconds(certificate.not_after),
+            ),
+        )
+
+
+def _approvals(state: BrokerState) -> Iterator[Candidate]:
+    if state.role != "primary":
+        return
+    for row in state.ledger.approvals("pending", DUE_PAGE):
+        key = ("approval", row.approval_id)
+        if row.approval_id in state.queued_approvals or state.leases.is_held(key):
+            continue
+        yield (
+            key,
+            Approve(
+                approval_id=row.approval_id,
+                host=row.host,
+                sans=row.sans,
+                source=row.source,
+                method=row.method,
+                key_fingerprint=row.key_hash,
+                words=row.words,
+            ),
+        )
+
+
+def _backs_off(state: BrokerState, key: Hashable, caller: Caller) -> bool:
+    backoff = state.backoff.get(key)
+    return backoff is not None and not backoff.is_over(caller.now_ms)

@@ -1,0 +1,120 @@
+"""JSON bodies of the local socket: what the command sends, and answers the broker has no word for.
+
+The console speaks for the person whose uid the kernel vouched for; no body names an operator.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from broker.wire.base import Body, Message
+from broker.wire.ids import Hex, Host, ServedState, Text, UnixSeconds
+
+
+class UnlockBody(Body, frozen=True):
+    """POST /v1/ca/unlock. The passphrase is never logged and never leaves the machine."""
+
+    passphrase: Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class InviteBody(Body, frozen=True):
+    """POST /v1/invites; `ttl_s` 0 means the setting `enrollment.invite_ttl`."""
+
+    host: Host
+    sans: tuple[Text, ...] = ()
+    ttl_s: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+
+
+class InviteCreated(Message, frozen=True, tag="invite-created"):
+    """The only time the secret is shown: `invite` is the `cm1:` string."""
+
+    invite: Annotated[str, Meta(max_length=4096)]
+    invite_id: Hex
+    host: Host
+    sans: tuple[Text, ...]
+    expires_at: UnixSeconds
+    state: Text
+    pin: Hex
+    mesh_id: Hex
+
+
+class EnrollmentBody(Body, frozen=True):
+    """PUT /v1/enrollment."""
+
+    open: bool
+
+
+class ReasonBody(Body, frozen=True):
+    """POST /v1/approvals/{id}/approve and /deny."""
+
+    reason: Text = ""
+
+
+class RevokeBody(Body, frozen=True):
+    """POST /v1/members/{host}/revoke."""
+
+    reason: Text = ""
+    dry_run: bool = False
+
+
+class CertificateView(Message, frozen=True, tag="certificate-view"):
+    """GET /v1/certificate: this node's own certificate and where its files are.
+
+    `present` is False while there is none; the other fields are then empty.
+    """
+
+    host: Host
+    present: bool
+    serial: Hex
+    not_before: UnixSeconds | None
+    not_after: UnixSeconds | None
+    renew_at: UnixSeconds | None
+    served: ServedState
+    served_serial: Hex
+    sans: tuple[Text, ...]
+    last_error: Text
+    files: dict[str, str]
+
+
+class HookLine(Body, frozen=True):
+    """One hook; `source` is `settings` or the directory below `hooks.d` it lies in."""
+
+    name: Text
+    command: tuple[Text, ...]
+    event: tuple[Text, ...]
+    timeout_ms: int
+    user: Text
+    retries: int
+    source: Text = "settings"
+
+
+class HooksView(Message, frozen=True, tag="hooks-view"):
+    """GET /v1/hooks."""
+
+    hooks: tuple[HookLine, ...]
+
+
+class HookRun(Body, frozen=True):
+    """One line of `hook-runs.ndjson`; `exit` None means it was killed."""
+
+    at: UnixSeconds
+    hook: Text
+    event: Text
+    exit: int | None
+    took_s: float
+    timed_out: bool = False
+    output: Annotated[str, Meta(max_length=8192)] = ""
+    serial: Text = ""
+
+
+class HookRunsView(Message, frozen=True, tag="hook-runs-view"):
+    """GET /v1/hooks/runs, newest first."""
+
+    runs: tuple[HookRun, ...]
+
+
+class Health(Body, frozen=True):
+    """GET /healthz and /readyz; `reason` says what is missing."""
+
+    status: Text
+    reason: Text = ""
