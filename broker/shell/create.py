@@ -22,6 +22,7 @@ from broker.runtime.exits import Exit
 from broker.runtime.files import private_directory
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.shell.issue import SERIAL_BYTES, serial_from
 from broker.shell.lock import only_broker
 from broker.shell.membership import read_membership, write_membership
 from broker.shell.peers import endpoint_of
@@ -35,7 +36,6 @@ KDF_LANES = 4
 PASSPHRASE_LENGTH_MIN = 12
 TOTP_SECRET_BYTES = 20
 CREDENTIAL_BYTES = 32
-SERIAL_BYTES = 16
 
 
 def create(settings: Settings, paths: Paths) -> int:
@@ -69,7 +69,7 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
     private_directory(paths.data)
     mesh_id, now = secrets.token_hex(16), wall_s()
     authority = create_authority(
-        _profile(settings, mesh_id, wanted.name), now=now, serials=(_serial(), _serial())
+        _profile(settings, mesh_id, wanted.name), now=now, serials=(_draw_serial(), _draw_serial())
     )
     totp = os.urandom(TOTP_SECRET_BYTES)
     _write_vault(settings, paths, (authority, mesh_id, totp, wanted))
@@ -196,5 +196,5 @@ def _write_ledger(
         ledger.close()
 
 
-def _serial() -> int:
-    return int.from_bytes(b"\x01" + os.urandom(SERIAL_BYTES - 1))
+def _draw_serial() -> int:
+    return serial_from(os.urandom(SERIAL_BYTES))

@@ -21,7 +21,7 @@ from broker.wire.enrollment import Issued
 from broker.wire.facts import CertificateIssued, CertificateRenewed
 
 SERIAL_BYTES = 16
-"""128 random bits; RFC 5280 4.1.2.2 wants a positive number of at most 20 octets."""
+"""126 random bits in 16 octets; RFC 5280 4.1.2.2 wants a positive number of at most 20 octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _sign(
     policy = state.settings.policy
     not_after = UnixSeconds(min(caller.now + policy.leaf_lifetime.s, issuer.not_after))
     profile = LeafProfile(
-        serial=int.from_bytes(b"\x01" + state.draw(SERIAL_BYTES - 1)),
+        serial=serial_from(state.draw(SERIAL_BYTES)),
         host=subject.host,
         sans=subject.sans,
         not_before=UnixSeconds(caller.now - BACKDATE_S),
@@ -140,6 +140,11 @@ def _sign(
         not_after=not_after,
         renew_at=renew_at(caller.now, not_after, fraction=policy.renew_at, jitter=jitter),
     )
+
+
+def serial_from(drawn: bytes) -> int:
+    """Return a positive serial of fixed length: the top bits are 01, the rest is random."""
+    return int.from_bytes(bytes([drawn[0] & 0x3F | 0x40]) + drawn[1:])
 
 
 def _crl_url(state: BrokerState, mesh: MeshRow) -> str:

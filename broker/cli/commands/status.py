@@ -1,0 +1,164 @@
+"""`certmesh status` and `certmesh ps`.
+
+Status answers 0 when all is well, 3 when it works but something deserves attention (a locked CA is
+such a thing: status itself needed no key), 4 when nothing runs, 6 when there is no mesh.
+"""
+
+import click
+
+from broker.cli.options import MeshCommand, pass_session
+from broker.cli.public import public
+from broker.cli.screen import Screen
+from broker.cli.session import Session
+from broker.cli.shape import ago, day, due_in, left, span
+from broker.clock import wall_s
+from broker.runtime.exits import Exit
+from broker.wire.node import MemberLine, StatusView, WorkersView, WorkerView
+
+SERVED = {"served": "yes", "installed": "on disk", "stale": "STALE", "failed": "FAILED"}
+MEMBER_HEADINGS = ("HOST", "ROLE", "STATE", "CERTIFICATE", "RENEWS IN", "SERVED", "LAST SEEN")
+PROCESS_HEADINGS = ("PROCESS", "STATE", "PID", "RESTARTS", "LAST SUCCESS", "NEXT RUN", "NOTE")
+
+
+@click.command(cls=MeshCommand)
+@click.option("--limit", default=500, show_default=True, help="Members to list.")
+@pass_session
+def status(session: Session, *, limit: int) -> int:
+    """Show mesh and node in one screen.
+
+    Exit: 0 healthy, 3 needs attention, 4 not running, 6 no mesh here.
+    """
+    view = session.api().get(f"/v1/status?limit={limit}", StatusView)
+    concerns = (*_concerns(session, view), *view.warnings)
+    if session.json:
+        session.screen.object("status", public(view) | {"attention": list(concerns)})
+    else:
+        _draw(session, view, concerns)
+    if view.node.mesh is None:
+        return Exit.NO_MESH
+    return Exit.ATTENTION if concerns else Exit.OK
+
+
+def _concerns(session: Session, view: StatusView) -> tuple[str, ...]:
+    """Return what deserves attention beyond what the broker warned about itself."""
+    said = " ".join(view.warnings)
+    found = []
+    if view.node.ca == "locked" and "lock" not in said:
+        found.append(f"the CA is locked, nothing is signed: {session.command('ca unlock')}")
+    own = view.own.not_after if view.own else None
+    if view.node.mesh is not None and own is None and "no certificate" not in said:
+        found.append("this node has no certificate yet")
+    if view.approvals_pending:
+        waiting = f"{view.approvals_pending} waiting for approval"
+        found.append(f"{waiting}: {session.command('approval list')}")
+    return tuple(found)
+
+
+def _draw(session: Session, view: StatusView, concerns: tuple[str, ...]) -> None:
+    screen = session.screen
+    if view.node.mesh is None:
+        screen.line(f"this node ({view.node.host}) belongs to no mesh")
+        joining = session.command("join INVITE")
+        screen.line(f"next  {session.command('init NAME')}  or  {joining}")
+        return
+    screen.pairs(_headlines(view))
+    screen.line()
+    draw_members(screen, view.members, view.now)
+    if view.member_count > len(view.members):
+        more = view.member_count - len(view.members)
+        screen.line(f"{more} more: {session.command('member list')}")
+    screen.line()
+    for concern in concerns:
+        screen.line(f"warning   {concern}")
+    if not concerns:
+        screen.line("ok")
+
+
+def _headlines(view: StatusView) -> list[tuple[str, str]]:
+    node, mesh = view.node, view.node.mesh
+    assert mesh is not None
+    primary = mesh.primary.host if mesh.primary else "unknown"
+    standbys = [line.host for line in view.members if line.role == "standby"]
+    parts = [_authority(view), f"primary {primary}"]
+    parts += [f"standby {', '.join(standbys)}"] if standbys else []
+    parts.append(f"enrollment {'open' if view.enrollment_open else 'closed'}")
+    return [
+        (f"mesh {mesh.name}", "   ".join(parts)),
+        ("this node", f"{node.host}  {node.role}   {_own(view)}"),
+        ("continuity", _continuity(view)),
+    ]
+
+
+def _authority(view: StatusView) -> str:
+    term = f"term {view.node.term}"
+    said = {"unlocked": f"CA ok (unlocked, {term})", "locked": f"CA LOCKED ({term})"}
+    return said.get(view.node.ca, f"CA elsewhere ({term})")
+
+
+def _own(view: StatusView) -> str:
+    own = view.own
+    if own is None or own.not_after is None:
+        return "no certificate yet"
+    if own.not_after < view.now:
+        return f"certificate expired {ago(own.not_after, view.now)}"
+    due = due_in(own.renew_at, view.now)
+    renews = "renewal is due" if due == "due" else f"renews in {due}"
+    return f"certificate valid {span(own.not_after - view.now)}, {renews}"
+
+
+def _continuity(view: StatusView) -> str:
+    if view.survives_until is None:
+        return "unknown until members have certificates"
+    if view.survives_until <= view.now:
+        return "a member's certificate has expired"
+    whom = "every member" if view.member_count > 1 else "this node"
+    remains = span(view.survives_until - view.now)
+    return f"{whom} survives a dead CA until {day(view.survives_until)} ({remains})"
+
+
+def draw_members(screen: Screen, members: tuple[MemberLine, ...], now: int) -> None:
+    """Print the roster table."""
+    screen.table(MEMBER_HEADINGS, [_member_row(line, now) for line in members])
+
+
+def _member_row(line: MemberLine, now: int) -> tuple[str, ...]:
+    seen = ago(line.last_seen_at, now)
+    if line.state == "revoked":
+        return (line.host, line.role, line.state, "revoked", "-", "-", seen)
+    return (
+        line.host,
+        line.role,
+        line.state,
+        left(line.not_after, now),
+        due_in(line.renew_at, now),
+        SERVED.get(line.served, "-"),
+        seen,
+    )
+
+
+@click.command(cls=MeshCommand)
+@pass_session
+def ps(session: Session) -> None:
+    """Show the processes: state, restarts, last success, next run."""
+    view = session.api().get("/v1/workers", WorkersView)
+    if session.json:
+        session.screen.object("ps", public(view))
+        return
+    uptime = f"up {span(view.broker_uptime_ms / 1000)}"
+    broker = ("broker", "ready", str(view.broker_pid), "-", "now", "-", uptime)
+    rows = [_process_row(line, wall_s()) for line in view.workers]
+    session.screen.table(PROCESS_HEADINGS, [broker, *rows])
+
+
+def _process_row(line: WorkerView, now: int) -> tuple[str, ...]:
+    known = line.supervisor in ("", "RUNNING")
+    state = line.liveness if known else f"{line.liveness} ({line.supervisor})"
+    return (
+        line.instance,
+        state,
+        str(line.pid) if line.pid else "-",
+        str(line.restarts),
+        ago(line.last_success_at, now),
+        "-" if line.next_run_ms is None else span(line.next_run_ms / 1000),
+        line.last_error or line.state,
+    )

@@ -1,0 +1,126 @@
+"""`certmesh up` and `certmesh down`."""
+
+import os
+import select
+
+import click
+
+from broker.cli.nodehome import write_process_table
+from broker.cli.options import MeshCommand, pass_session
+from broker.cli.program import tail
+from broker.cli.readiness import Readiness, log_of, look
+from broker.cli.session import Session
+from broker.cli.shape import span
+from broker.cli.supervisor import Grip, Supervisor, environment
+from broker.clock import boottime_ms
+from broker.errors import DeadlineError, InternalError, MeshError
+from broker.runtime.exits import Exit
+
+UP_MS = 60_000
+DOWN_MS = 60_000
+LOOK_MS = 100
+"""Between two looks; a program needs seconds to start, so this costs nothing that shows."""
+
+
+@click.command(cls=MeshCommand)
+@click.option("--wait/--no-wait", default=True, help="Wait until the node is ready (usual).")
+@click.option("--foreground", is_flag=True, help="Become supervisord, for systemd and containers.")
+@pass_session
+def up(session: Session, *, wait: bool, foreground: bool) -> int:
+    """Start this node's processes and wait until they are ready.
+
+    Does nothing when they run already. --timeout limits the waiting (60 s).
+    """
+    supervisor = Supervisor(session.paths)
+    write_process_table(session.paths)
+    if foreground:
+        os.chdir(session.home)
+        line = supervisor.foreground_line()
+        os.execve(line[0], line, environment())  # noqa: S606 (our own interpreter)
+    began = boottime_ms()
+    running = supervisor.programs() is not None
+    if not running:
+        supervisor.start()
+    try:
+        found = _wait(session, supervisor) if wait else Readiness("")
+    except MeshError as error:
+        # Whatever the code of the part that failed: the node did not come up, which is status 1.
+        raise InternalError(error.detail, hint=error.hint) from None
+    _say_up(session, found, running=running, took_s=(boottime_ms() - began) / 1000)
+    return Exit.OK
+
+
+def _wait(session: Session, supervisor: Supervisor) -> Readiness:
+    """Return once the node is ready; says what it waits for whenever that changes."""
+    deadline = boottime_ms() + session.patience_ms(UP_MS)
+    api, said = session.api(), ""
+    nothing = select.poll()
+    while True:
+        found = look(supervisor, api, session.settings)
+        if not found.missing:
+            return found
+        if found.missing != said:
+            said = found.missing
+            session.screen.note(f"waiting for {said}")
+        if boottime_ms() > deadline:
+            log = log_of(session.paths, found.culprit)
+            raise DeadlineError(
+                f"not ready in time: still waiting for {found.missing}\n{tail(log)}",
+                hint=f"see {log}, or wait longer with --timeout",
+            )
+        nothing.poll(LOOK_MS)
+
+
+def _say_up(session: Session, found: Readiness, *, running: bool, took_s: float) -> None:
+    if session.json:
+        session.screen.object(
+            "up",
+            {
+                "started": not running,
+                "programs": found.programs,
+                "ca_locked": found.locked,
+                "took_s": round(took_s, 3),
+            },
+        )
+        return
+    how = "was running already" if running else f"started in {took_s:.1f} s"
+    count = f": {found.programs} programs run" if found.programs else ""
+    session.screen.line(f"node {how}{count}")
+    if found.locked:
+        unlock = session.command("ca unlock")
+        session.screen.warn(f"the CA is locked; to issue certificates: {unlock}")
+
+
+@click.command(cls=MeshCommand)
+@pass_session
+def down(session: Session) -> int:
+    """Stop this node's processes, workers before the broker, and wait for their end."""
+    grip = Supervisor(session.paths).grip()
+    began = boottime_ms()
+    if grip is not None:
+        try:
+            _stop(session, grip)
+        finally:
+            grip.release()
+    if session.json:
+        took_s = (boottime_ms() - began) / 1000
+        session.screen.object("down", {"stopped": grip is not None, "took_s": round(took_s, 3)})
+    elif grip is None:
+        session.screen.line(f"the node in {session.home} was not running")
+    else:
+        session.screen.line(f"node stopped in {span((boottime_ms() - began) / 1000)}")
+    return Exit.OK
+
+
+def _stop(session: Session, grip: Grip) -> None:
+    """Signal supervisord and wait until it is gone."""
+    session.screen.note("stopping workers, then the broker")
+    grip.terminate()
+    ended = select.poll()
+    ended.register(grip.descriptor, select.POLLIN)
+    patience_ms = session.patience_ms(DOWN_MS)
+    if not ended.poll(patience_ms):
+        raise InternalError(
+            f"supervisord (pid {grip.pid}) still runs after {patience_ms / 1000:g} s",
+            hint=f"see {session.paths.log}, or wait longer with --timeout",
+        )

@@ -1,0 +1,170 @@
+"""Supervisord of one node: asking it over its socket, starting and stopping it.
+
+Stopping is a SIGTERM to supervisord itself, never `stopAllProcesses`: only then are programs
+stopped one after the other, workers before the broker.
+"""
+
+import configparser
+import contextlib
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import xmlrpc.client  # (our own socket, in a 0700 directory)
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from broker.cli.api import UnixConnection
+from broker.cli.nodehome import PRIVATE_UMASK
+from broker.errors import InternalError
+from broker.runtime.paths import Paths
+
+ANSWER_TIMEOUT_S = 5.0
+ANSWER_BYTES_MAX = 1024 * 1024
+MODULE = "supervisor.supervisord"
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One line of supervisord's table."""
+
+    name: str
+    state: str
+    pid: int
+    status: int
+    reason: str
+    log: Path
+
+
+class Supervisor:
+    """The supervisord of the node with these paths, running or not."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._paths = paths
+
+    def programs(self) -> tuple[Program, ...] | None:
+        """Return its table; None when it does not answer."""
+        table = self._call("supervisor.getAllProcessInfo")
+        if table is None:
+            return None
+        return tuple(
+            Program(
+                name=str(line["name"]),
+                state=str(line["statename"]),
+                pid=int(line["pid"]),
+                status=int(line["exitstatus"]),
+                reason=str(line["spawnerr"]),
+                # The event listener's stdout is a protocol; it writes its log itself.
+                log=Path(line["stdout_logfile"] or self._paths.log / f"{line['name']}.log"),
+            )
+            for line in table
+        )
+
+    def start(self) -> None:
+        """Start it; it goes to the background by itself once its sockets are open.
+
+        Raises:
+            InternalError: It refused, in its own words.
+        """
+        started = subprocess.run(  # noqa: S603 (our own interpreter)
+            [*self._line(), "-c", str(self._paths.supervisord)],
+            cwd=self._paths.home,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            umask=PRIVATE_UMASK,
+        )
+        if started.returncode != 0:
+            said = (started.stderr + started.stdout).decode(errors="replace").strip()
+            raise InternalError(
+                f"supervisord did not start: {said.splitlines()[-1] if said else 'no word of why'}",
+                hint=f"see {self._paths.supervisord} and {self._paths.log}",
+            )
+
+    def foreground_line(self) -> list[str]:
+        """Return the line that runs it without going to the background."""
+        return [*self._line(), "-n", "-c", str(self._paths.supervisord)]
+
+    def _line(self) -> list[str]:
+        return [sys.executable, "-m", MODULE]
+
+    def grip(self) -> "Grip | None":
+        """Return a hold on the running process, or None when none runs for this node.
+
+        The pid comes from the process itself or its pid file; it counts only if its command line
+        is supervisord with this very configuration, because pids are reused.
+        """
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                grip = Grip(pid, os.pidfd_open(pid))
+                if self._is_ours(pid):
+                    return grip
+                grip.release()
+        return None
+
+    def _pids(self) -> list[int]:
+        found = [self._call("supervisor.getPID"), self._noted_pid()]
+        return [pid for pid in found if isinstance(pid, int) and pid > 1]
+
+    def _noted_pid(self) -> int | None:
+        table = configparser.RawConfigParser(inline_comment_prefixes=(";", " #"))
+        try:
+            table.read(self._paths.supervisord, encoding="utf-8")
+            noted = table.get("supervisord", "pidfile").replace("%(here)s", str(self._paths.home))
+            return int(Path(noted).read_text(encoding="ascii"))
+        except (configparser.Error, OSError, ValueError):
+            return None
+
+    def _is_ours(self, pid: int) -> bool:
+        """Return whether the process is a supervisord that was given our configuration."""
+        words = [
+            os.fsdecode(word) for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
+        started_in = Path(f"/proc/{pid}/cwd").readlink()
+        wanted = self._paths.supervisord.resolve()
+        named = any((started_in / word).resolve() == wanted for word in words if word)
+        return named and any("supervisord" in Path(word).name for word in words[:3])
+
+    def _call(self, method: str) -> Any:
+        """Return the answer to one XML-RPC call; None when nobody answers.
+
+        One connection per call: a kept one breaks when supervisord restarts.
+        """
+        connection = UnixConnection(self._paths.supervisor_socket, ANSWER_TIMEOUT_S)
+        try:
+            connection.request(
+                "POST", "/RPC2", xmlrpc.client.dumps((), method), {"Content-Type": "text/xml"}
+            )
+            answer = connection.getresponse().read(ANSWER_BYTES_MAX)
+            return xmlrpc.client.loads(answer.decode())[0][0]
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ValueError):
+            return None
+        finally:
+            connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Grip:
+    """One process, held by descriptor: a signal can never reach whoever gets its pid next."""
+
+    pid: int
+    descriptor: int
+
+    def terminate(self) -> None:
+        """Ask it to stop; it is no error when it just did."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGTERM)
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self.descriptor)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of supervisord: this interpreter's directory first on PATH."""
+    own = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    return {**os.environ, "PATH": f"{own}{os.pathsep}{path}"}

@@ -1,0 +1,205 @@
+"""The non-blocking core of both links: two lanes, READY, repeats.
+
+Order rules:
+
+1. READY goes out on the control lane before anything else, again after every reconnect, after an
+   `unregistered` refusal, and when the broker's boot id changes.
+2. A call is sent once the broker has answered READY, again after `REPEAT_MS` of silence and at once
+   on a new connection (the sockets only count as writable while connected).
+3. Whatever arrives on a lane proves that the broker lives.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from broker.client.protocol import (
+    REPEAT_MS,
+    URGENT,
+    Introduction,
+    error_of,
+    frames_of,
+    introduce,
+    is_unregistered,
+    new_request_id,
+)
+from broker.clock import boottime_ms
+from broker.errors import MeshError
+from broker.runtime.paths import Paths
+from broker.runtime.sockets import dealer
+from broker.units import Millis
+from broker.wire.base import Request
+from broker.wire.codec import decode_answer
+from broker.wire.control import Fault
+from broker.wire.ids import Service
+from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Welcome
+from broker.wire.messages import Answer
+
+PlainContext = zmq.Context["zmq.Socket[bytes]"]
+COLLECTED_MAX = 1000
+"""Answers taken in one go, so that a flood cannot hold the caller."""
+
+KNOCK_TTL_MS = 5000
+
+
+class Lane:
+    """One DEALER, and how often it has been connected."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        self.socket = socket
+        self.connected = False
+        self.connections = 0
+
+    def look(self) -> bool:
+        """Return whether a broker is connected now."""
+        writable = bool(self._events() & zmq.POLLOUT)
+        if writable and not self.connected:
+            self.connections += 1
+        self.connected = writable
+        return writable
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Return whether `frames` are on their way."""
+        if not self.look():
+            return False
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> list[bytes] | None:
+        """Return the frames of one answer, None when there is none."""
+        try:
+            return self.socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+
+    def has_answers(self) -> bool:
+        """Return whether `receive` would return something."""
+        return bool(self._events() & zmq.POLLIN)
+
+    def _events(self) -> int:
+        events: Any = self.socket.getsockopt(zmq.EVENTS)
+        return int(events)
+
+
+@dataclass(slots=True)
+class Pending:
+    """A call without an answer; `sent_ms` None means it must go out as soon as possible."""
+
+    request_id: bytes
+    request: Request
+    deadline_ms: Millis
+    sent_ms: Millis | None = None
+    connection: int = 0
+    was_sent: bool = False
+
+
+class Exchange:
+    """Sends, repeats, receives; keeps this process registered. Not for several threads."""
+
+    def __init__(
+        self, context: PlainContext, paths: Paths, service: Service, instance: str
+    ) -> None:
+        self.introduction: Introduction = introduce(service, instance)
+        identity = self.introduction.identity
+        self.control = Lane(dealer(context, paths.control_socket, identity))
+        self.ordinary = Lane(dealer(context, paths.requests_socket, identity))
+        self.welcome: Welcome | None = None
+        self.registered = False
+        self.heard_ms: Millis | None = None
+        self.refusal: MeshError | None = None
+        self._knock: Pending | None = None
+
+    def close(self) -> None:
+        """Close both sockets; what was not sent yet is dropped."""
+        self.control.socket.close(linger=0)
+        self.ordinary.socket.close(linger=0)
+
+    def lane_of(self, request: Request) -> Lane:
+        """Return the lane for this kind of request."""
+        return self.control if isinstance(request, URGENT) else self.ordinary
+
+    def pursue(self, call: Pending, now_ms: Millis) -> None:
+        """Send `call` when it is its turn; knock first while the broker does not know us."""
+        self.keep_registered(now_ms)
+        if self.registered:
+            self._send_when_due(call, now_ms)
+
+    def keep_registered(self, now_ms: Millis) -> None:
+        """Send READY if it is needed and not on its way already."""
+        seen = self.control.connections
+        if not self.control.look() or self.control.connections != seen:
+            self.registered = False
+        if self.registered:
+            return
+        if self._knock is None:
+            deadline = Millis(now_ms + KNOCK_TTL_MS)
+            self._knock = Pending(new_request_id(), self.introduction.ready(), deadline)
+        self._knock.deadline_ms = Millis(now_ms + KNOCK_TTL_MS)
+        if self._send_when_due(self._knock, now_ms):
+            self.refusal = None
+
+    def tell(self, request: Beat | Goodbye, ttl_ms: int) -> bool:
+        """Send a liveness message whose answer nobody waits for; return whether it went out."""
+        if not self.registered:
+            return False
+        return self.control.send(frames_of(new_request_id(), request, ttl_ms))
+
+    def waits_for_connection(self, call: Pending) -> Lane | None:
+        """Return the lane that must connect before anything can be sent, if that is the case."""
+        if not self.control.connected:
+            return self.control
+        lane = self.lane_of(call.request)
+        return None if lane.connected or not self.registered else lane
+
+    def collect(self) -> list[Answer]:
+        """Return the answers that are here, after learning from them; bad frames are dropped."""
+        answers = []
+        for lane in (self.control, self.ordinary):
+            for _ in range(COLLECTED_MAX):
+                frames = lane.receive()
+                if frames is None:
+                    break
+                try:
+                    answers.append(decode_answer(frames))
+                except MeshError:
+                    continue
+        for answer in answers:
+            self._learn(answer)
+        return answers
+
+    def _send_when_due(self, call: Pending, now_ms: Millis) -> bool:
+        lane = self.lane_of(call.request)
+        lane.look()
+        due = (
+            call.sent_ms is None
+            or now_ms - call.sent_ms >= REPEAT_MS
+            or call.connection != lane.connections
+        )
+        ttl_ms = max(1, call.deadline_ms - now_ms)
+        if not due or not lane.send(frames_of(call.request_id, call.request, ttl_ms)):
+            return False
+        call.sent_ms, call.connection, call.was_sent = now_ms, lane.connections, True
+        return True
+
+    def _learn(self, answer: Answer) -> None:
+        self.heard_ms = boottime_ms()
+        reply = answer.reply
+        knocked = self._knock is not None and answer.request_id == self._knock.request_id
+        if isinstance(reply, Welcome) and knocked:
+            self.welcome, self.registered = reply, True
+            self.refusal, self._knock = None, None
+        elif isinstance(reply, BeatAnswer):
+            self._compare(reply)
+        elif is_unregistered(reply):
+            self.registered = False
+        elif knocked and isinstance(reply, Fault):
+            self.refusal = error_of(reply)
+
+    def _compare(self, reply: BeatAnswer) -> None:
+        known = self.welcome is not None and self.welcome.broker_boot_id == reply.broker_boot_id
+        if not (reply.registered and known):
+            self.registered = False

@@ -1,0 +1,93 @@
+"""Reads of the door: the mesh row, invites, approvals, TOTP steps."""
+
+from typing import Any
+
+from broker.ledger.rows import ApprovalRow, InviteRow, MeshRow
+from broker.ledger.store import Store
+from broker.ledger.texts import strings
+
+_MESH = """SELECT mesh_id, name, domain, pin, enrollment_open, approval, names, networks, created_at
+    FROM mesh WHERE id = 1"""
+_INVITE = """SELECT invite_id, host, sans, expires_at, state, member_id, key_hash, created_at
+    FROM invites"""
+_APPROVAL = """SELECT approval_id, host, sans, csr, key_hash, ticket_hash, method, source, words,
+    addresses, mesh_port, enroll_port, expires_at, invite_id, requested_at, state, operator, reason,
+    member_id FROM approvals"""
+_OLDEST = f"{_APPROVAL} WHERE state = ? ORDER BY sequence LIMIT ?"
+_NEWEST = f"{_APPROVAL} WHERE state = ? ORDER BY sequence DESC LIMIT ?"
+_DECIDED = f"{_APPROVAL} WHERE state <> 'pending' ORDER BY sequence DESC LIMIT ?"
+_PENDING_COUNT = """SELECT count(*) FROM approvals INDEXED BY approvals_pending
+    WHERE state = 'pending'"""
+_EXPIRED = """SELECT approval_id FROM approvals INDEXED BY approvals_pending
+    WHERE state = 'pending' AND expires_at <= ? ORDER BY expires_at"""
+
+
+class DoorReads(Store):
+    """Who may come in, and who waits."""
+
+    def mesh(self) -> MeshRow | None:
+        """Return the mesh, None before it is created."""
+        row = self._one(_MESH)
+        if row is None:
+            return None
+        values = (*row[:4], bool(row[4]), bool(row[5]), strings(row[6]), strings(row[7]), row[8])
+        return MeshRow(*values)
+
+    def invite(self, invite_id: str) -> InviteRow | None:
+        """Return one invite."""
+        row = self._one(f"{_INVITE} WHERE invite_id = ?", (invite_id,))
+        return None if row is None else _invite(row)
+
+    def invites(self, limit: int) -> list[InviteRow]:
+        """Return the newest invites, newest first."""
+        return [
+            _invite(row) for row in self._all(f"{_INVITE} ORDER BY sequence DESC LIMIT ?", (limit,))
+        ]
+
+    def approval(self, approval_id: str) -> ApprovalRow | None:
+        """Return one approval."""
+        row = self._one(f"{_APPROVAL} WHERE approval_id = ?", (approval_id,))
+        return None if row is None else _approval(row)
+
+    def approvals(self, state: str, limit: int) -> list[ApprovalRow]:
+        """Return approvals of one state; an empty state means all, pending ones first.
+
+        Pending ones come oldest first, because somebody waits; the others newest first.
+        """
+        if state:
+            statement = _OLDEST if state == "pending" else _NEWEST
+            return [_approval(row) for row in self._all(statement, (state, limit))]
+        pending = self.approvals("pending", limit)
+        left = limit - len(pending)
+        return pending + [_approval(row) for row in self._all(_DECIDED, (left,))]
+
+    def approval_by_key(self, host: str, key_hash: str) -> ApprovalRow | None:
+        """Return the newest approval that this host asked for with this key."""
+        row = self._one(
+            f"{_APPROVAL} WHERE host = ? AND key_hash = ? ORDER BY sequence DESC LIMIT 1",
+            (host, key_hash),
+        )
+        return None if row is None else _approval(row)
+
+    def approvals_pending(self) -> int:
+        """Return how many wait for a person."""
+        return self._number(_PENDING_COUNT)
+
+    def approvals_expired(self, now: int) -> list[str]:
+        """Return the ids of pending approvals whose time is over at `now`."""
+        return [row[0] for row in self._all(_EXPIRED, (now,))]
+
+    def totp_step_used(self, step: int) -> bool:
+        """Was this step accepted before?"""
+        return self._one("SELECT 1 FROM totp_steps WHERE step = ?", (step,)) is not None
+
+
+def _invite(row: tuple[Any, ...]) -> InviteRow:
+    values = (*row[:2], strings(row[2]), *row[3:])
+    return InviteRow(*values)
+
+
+def _approval(row: tuple[Any, ...]) -> ApprovalRow:
+    lists = (strings(row[8]), strings(row[9]))
+    values = (*row[:2], strings(row[2]), *row[3:8], *lists, *row[10:])
+    return ApprovalRow(*values)

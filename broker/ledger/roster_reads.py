@@ -1,0 +1,163 @@
+"""Reads of the roster: members, certificates, due dates, revocations.
+
+Every query walks an index and stops; none counts or sorts a table, so the cost does not grow with
+the mesh. A partial index is used only when the query repeats its condition literally.
+"""
+
+# ruff: noqa: S608 (statements are put together from column lists of this module, never from input)
+
+import hashlib
+from typing import Any
+
+from broker.ledger.rows import CertificateRow, MemberRow
+from broker.ledger.store import Store
+from broker.ledger.texts import endpoint, strings
+from broker.wire.codec import decode_fact
+from broker.wire.facts import CertificateIssued, CertificateRenewed
+
+KEYS_LOOKED_AT = 64
+"""How far back a key is recognised: retries repeat a recent one, older reuse is a new request."""
+
+_MEMBER = """m.member_id, m.host, m.state, m.role, m.sans, m.endpoint, m.joined_at, m.method,
+    m.current_serial, m.revoked_at, m.served, m.served_serial, m.served_detail, m.last_error"""
+_MEMBER_WIDTH = 14
+
+_CERTIFICATE = """c.serial, c.member_id, m.host, c.key_hash, c.not_before, c.not_after, c.renew_at,
+    CASE WHEN m.state = 'revoked' THEN 'revoked'
+         WHEN c.serial = m.current_serial THEN 'active' ELSE 'superseded' END, j.payload"""
+_JOIN = """certificates c JOIN members m ON m.member_id = c.member_id
+    JOIN journal j ON j.sequence = c.sequence"""
+_CURRENT = """LEFT JOIN certificates c ON c.sequence = m.current_sequence
+    LEFT JOIN journal j ON j.sequence = c.sequence"""
+
+_OF_HOST = f"SELECT {_MEMBER} FROM members m WHERE m.host = ?"
+_ACTIVE_OF_HOST = f"{_OF_HOST} AND m.state = 'active' ORDER BY m.sequence LIMIT 1"
+_LATEST_OF_HOST = f"{_OF_HOST} ORDER BY m.sequence DESC LIMIT 1"
+_BY_ID = f"SELECT {_MEMBER} FROM members m WHERE m.member_id = ?"
+_BY_SERIAL = f"SELECT {_MEMBER}, {_CERTIFICATE} FROM {_JOIN} WHERE c.serial = ?"
+# A member's certificates are a list from its newest one back.
+_OF_MEMBER = f"""WITH RECURSIVE held (sequence) AS (
+        SELECT current_sequence FROM members WHERE member_id = ?1 UNION ALL
+        SELECT p.previous FROM held JOIN certificates p ON p.sequence = held.sequence LIMIT ?2)
+    SELECT {_CERTIFICATE} FROM held CROSS JOIN {_JOIN} WHERE c.sequence = held.sequence"""
+_NEWEST_FIRST = f"{_OF_MEMBER} ORDER BY c.sequence DESC"
+
+# One line per host: its oldest active enrollment (which owns the name), else its newest one.
+_PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_by_host {_CURRENT}
+    WHERE m.host > ? AND NOT EXISTS (
+        SELECT 1 FROM members n WHERE n.host = m.host AND n.member_id <> m.member_id AND iif(
+            m.state = 'active', n.state = 'active' AND n.sequence < m.sequence,
+            n.state = 'active' OR n.sequence > m.sequence))
+    ORDER BY m.host LIMIT ?"""
+_DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {_CURRENT}
+    WHERE m.state = 'active' AND m.renew_at <= ? ORDER BY m.renew_at LIMIT ?"""
+_NEXT_RENEWAL = """SELECT min(m.renew_at) FROM members m INDEXED BY members_due
+    WHERE m.state = 'active'"""
+_EARLIEST_EXPIRY = """SELECT min(m.not_after) FROM members m INDEXED BY members_expiring
+    WHERE m.state = 'active'"""
+_KEY_HOLDERS = f"""SELECT {_MEMBER} FROM members m INDEXED BY members_holding_keys
+    WHERE m.state = 'active' AND m.role IN ('primary', 'standby') ORDER BY m.sequence"""
+_REVOKED_SERIALS = """WITH RECURSIVE held (sequence, revoked_at) AS (
+        SELECT m.current_sequence, m.revoked_at FROM members m INDEXED BY members_revoked
+        WHERE m.state = 'revoked' AND m.last_not_after >= ?1 UNION ALL
+        SELECT p.previous, held.revoked_at FROM held
+        JOIN certificates p ON p.sequence = held.sequence)
+    SELECT c.serial, held.revoked_at FROM held JOIN certificates c ON c.sequence = held.sequence
+    WHERE c.not_after >= ?1 ORDER BY c.sequence"""
+_BY_KEY = f"{_OF_MEMBER} AND c.key_hash = ?3 ORDER BY c.sequence DESC LIMIT 1"
+
+PartialIndexed = (_DUE, _NEXT_RENEWAL, _EARLIEST_EXPIRY, _KEY_HOLDERS, _REVOKED_SERIALS)
+"""Queries that `INDEXED BY` pins to a partial index: SQLite refuses them if it cannot be used."""
+
+
+class RosterReads(Store):
+    """Who belongs to the mesh, and with which certificates."""
+
+    def member_by_host(self, host: str) -> MemberRow | None:
+        """Return the active member of that name; of two, the older, which owns the name."""
+        return _member_or_none(self._one(_ACTIVE_OF_HOST, (host,)))
+
+    def latest_member_of_host(self, host: str) -> MemberRow | None:
+        """Return the newest enrollment of that name, in whatever state."""
+        return _member_or_none(self._one(_LATEST_OF_HOST, (host,)))
+
+    def member(self, member_id: str) -> MemberRow | None:
+        """Return one enrollment."""
+        return _member_or_none(self._one(_BY_ID, (member_id,)))
+
+    def members_page(self, after: str, limit: int) -> list[tuple[MemberRow, CertificateRow | None]]:
+        """Return one line per host after `after`, in host order, with its current certificate."""
+        return [_pair(row) for row in self._all(_PAGE, (after, limit))]
+
+    def member_count(self) -> int:
+        """Return the number of active members."""
+        return self._number("SELECT members_active FROM totals WHERE id = 1")
+
+    def key_holders(self) -> list[MemberRow]:
+        """Return active members that are primary or standby, oldest first."""
+        return [_member(row) for row in self._all(_KEY_HOLDERS)]
+
+    def certificate(self, serial: str) -> tuple[MemberRow, CertificateRow] | None:
+        """Return the certificate of that serial and the member it was issued to."""
+        row = self._one(_BY_SERIAL, (serial,))
+        return None if row is None else (_member(row), _certificate(row[_MEMBER_WIDTH:]))
+
+    def certificates_of(self, member_id: str, limit: int) -> list[CertificateRow]:
+        """Return a member's certificates, newest first."""
+        return [_certificate(row) for row in self._all(_NEWEST_FIRST, (member_id, limit))]
+
+    def certificate_by_key(self, member_id: str, key_hash: str) -> CertificateRow | None:
+        """Return the newest certificate for that key among the member's last `KEYS_LOOKED_AT`."""
+        row = self._one(_BY_KEY, (member_id, KEYS_LOOKED_AT, key_hash))
+        return None if row is None else _certificate(row)
+
+    def due(self, now: int, limit: int) -> list[tuple[MemberRow, CertificateRow]]:
+        """Return active members whose current certificate should be renewed, most overdue first."""
+        rows = self._all(_DUE, (now, limit))
+        return [(_member(row), _certificate(row[_MEMBER_WIDTH:])) for row in rows]
+
+    def next_renew_at(self) -> int | None:
+        """Return when the next active member falls due."""
+        return self._minimum(_NEXT_RENEWAL)
+
+    def earliest_expiry(self) -> int | None:
+        """Return when the first current certificate of an active member ends."""
+        return self._minimum(_EARLIEST_EXPIRY)
+
+    def revoked_serials(self, now: int) -> list[tuple[str, int]]:
+        """Return (serial, revoked_at) of revoked members' certificates that still run at `now`."""
+        return [(row[0], row[1]) for row in self._all(_REVOKED_SERIALS, (now,))]
+
+    def revoked_members(self) -> list[str]:
+        """Return the ids of all revoked members, in the order of revocation."""
+        return [row[0] for row in self._all("SELECT member_id FROM revocations ORDER BY sequence")]
+
+    def bundle_sequence(self) -> int:
+        """Return the newest row that changed what the signed bundle says; 0 before the first."""
+        return self._number("SELECT bundle_sequence FROM totals WHERE id = 1")
+
+    def _minimum(self, statement: str) -> int | None:
+        row = self._one(statement)
+        return None if row is None or row[0] is None else int(row[0])
+
+
+def _member(row: tuple[Any, ...]) -> MemberRow:
+    values = (*row[:4], strings(row[4]), endpoint(row[5]), *row[6:_MEMBER_WIDTH])
+    return MemberRow(*values)
+
+
+def _member_or_none(row: tuple[Any, ...] | None) -> MemberRow | None:
+    return None if row is None else _member(row)
+
+
+def _certificate(row: tuple[Any, ...]) -> CertificateRow:
+    fact = decode_fact(row[8])
+    assert isinstance(fact, CertificateIssued | CertificateRenewed)
+    der = fact.certificate
+    values = (*row[:8], der, hashlib.sha256(der).hexdigest())
+    return CertificateRow(*values)
+
+
+def _pair(row: tuple[Any, ...]) -> tuple[MemberRow, CertificateRow | None]:
+    held = row[_MEMBER_WIDTH:]
+    return _member(row), None if held[0] is None else _certificate(held)
