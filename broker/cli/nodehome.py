@@ -152,7 +152,8 @@ def _value_of(text: str) -> Any:
 
 def _merged(text: str, file: Path, wanted: Wanted, usual: Wanted) -> str:
     raw = parsed(text, str(file))
-    for (section, key), value in {**usual, **wanted}.items():
+    # Backwards, because each key is put right below its heading.
+    for (section, key), value in reversed({**usual, **wanted}.items()):
         said = raw.get(section, {}).get(key)
         if said is None:
             text = with_key(text, section, key, value)

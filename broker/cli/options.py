@@ -70,8 +70,11 @@ class MeshCommand(click.Command):
     """A command that takes the global options too."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:  # type: ignore[explicit-override]  # typing.override is 3.12
-        """Return its own options and the global ones."""
-        return [*super().get_params(ctx), *global_options(hidden=True)]
+        """Return its own options, and the global ones it does not use for something else."""
+        own = super().get_params(ctx)
+        taken = {word for param in own for word in param.opts}
+        shared = [param for param in global_options(hidden=True) if not taken & set(param.opts)]
+        return [*own, *shared]
 
     def invoke(self, ctx: click.Context) -> Any:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Run the command; expected trouble becomes its three parts and an exit status."""
@@ -86,6 +89,11 @@ class Noun(click.Group):
     """`certmesh NOUN VERB`."""
 
     command_class = MeshCommand
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # type: ignore[explicit-override]  # typing.override is 3.12
+        """Return the verbs in the order they were written, which is the order of use."""
+        del ctx
+        return list(self.commands)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Return its own options and the global ones."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from broker.cli.screen import Colour, Screen
 from broker.errors import NoMeshError, UnavailableError
-from broker.runtime.paths import Paths, node_paths
-from broker.runtime.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from broker.cli.api import Api
+    from broker.runtime.paths import Paths
+    from broker.runtime.settings import Settings
 
 HOME_VARIABLE = "CERTMESH_HOME"
 SYSTEM_HOME = Path("/var/lib/certmesh")
@@ -57,13 +57,15 @@ class Session:
         return self.home / SETTINGS_FILE
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The node's settings.
 
         Raises:
             NoMeshError: There is no node in the home directory.
             SettingsError: The file is there, and wrong.
         """
+        from broker.runtime.settings import load_settings  # noqa: PLC0415 (help needs no msgspec)
+
         if not self.settings_file.exists():
             raise NoMeshError(
                 f"there is no certmesh node in {self.home} ({SETTINGS_FILE} is missing)",
@@ -73,8 +75,10 @@ class Session:
         return load_settings(self.settings_file)
 
     @property
-    def paths(self) -> Paths:
+    def paths(self) -> "Paths":
         """Where this node keeps its things; raises as `settings`."""
+        from broker.runtime.paths import node_paths  # noqa: PLC0415 (help needs no msgspec)
+
         return node_paths(self.settings_file, self.settings)
 
     def patience_ms(self, usual_ms: int = TIMEOUT_MS) -> int:

@@ -6,6 +6,7 @@ Names, reasons and log lines come from other machines: everything printed goes t
 import unicodedata
 from datetime import UTC, datetime
 
+SHORT_ID = 12
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
@@ -98,3 +99,8 @@ def duration_text(milliseconds: int) -> str:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def short_id(identity: str) -> str:
+    """Return enough of an id to name it by; commands take any unambiguous beginning."""
+    return identity[:SHORT_ID]

@@ -24,6 +24,7 @@ from broker.runtime.paths import Paths
 ANSWER_TIMEOUT_S = 5.0
 ANSWER_BYTES_MAX = 1024 * 1024
 MODULE = "supervisor.supervisord"
+GIVEN_UP = frozenset({"FATAL", "EXITED", "STOPPED", "UNKNOWN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Program:
     """One line of supervisord's table."""
 
     name: str
+    group: str
     state: str
     pid: int
     status: int
@@ -52,6 +54,7 @@ class Supervisor:
         return tuple(
             Program(
                 name=str(line["name"]),
+                group=str(line["group"]),
                 state=str(line["statename"]),
                 pid=int(line["pid"]),
                 status=int(line["exitstatus"]),
@@ -83,6 +86,13 @@ class Supervisor:
                 f"supervisord did not start: {said.splitlines()[-1] if said else 'no word of why'}",
                 hint=f"see {self._paths.supervisord} and {self._paths.log}",
             )
+
+    def revive(self) -> None:
+        """Start again what has stopped for good: its cause may have been mended meanwhile."""
+        for program in self.programs() or ():
+            if program.state in GIVEN_UP:
+                name, wait = f"{program.group}:{program.name}", False
+                self._call("supervisor.startProcess", name, wait)
 
     def foreground_line(self) -> list[str]:
         """Return the line that runs it without going to the background."""
@@ -128,7 +138,7 @@ class Supervisor:
         named = any((started_in / word).resolve() == wanted for word in words if word)
         return named and any("supervisord" in Path(word).name for word in words[:3])
 
-    def _call(self, method: str) -> Any:
+    def _call(self, method: str, *given: str | bool) -> Any:
         """Return the answer to one XML-RPC call; None when nobody answers.
 
         One connection per call: a kept one breaks when supervisord restarts.
@@ -136,7 +146,7 @@ class Supervisor:
         connection = UnixConnection(self._paths.supervisor_socket, ANSWER_TIMEOUT_S)
         try:
             connection.request(
-                "POST", "/RPC2", xmlrpc.client.dumps((), method), {"Content-Type": "text/xml"}
+                "POST", "/RPC2", xmlrpc.client.dumps(given, method), {"Content-Type": "text/xml"}
             )
             answer = connection.getresponse().read(ANSWER_BYTES_MAX)
             return xmlrpc.client.loads(answer.decode())[0][0]

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,7 +73,7 @@ def _say_usage(error: click.ClickException, *, as_json: bool) -> int:
 
 def _say_crash(error: Exception, given: list[str]) -> int:
     if {"-v", "--verbose"} & set(given):
-        traceback.print_exception(error)
+        sys.excepthook(type(error), error, error.__traceback__)
     detail = f"{type(error).__name__}: {error}"
     say_trouble("certmesh", CRASH_CODE, detail, CRASH_HINT, as_json="--json" in given)
     return Exit.FAILED

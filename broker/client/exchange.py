@@ -4,8 +4,9 @@ Order rules:
 
 1. READY goes out on the control lane before anything else, again after every reconnect, after an
    `unregistered` refusal, and when the broker's boot id changes.
-2. A call is sent once the broker has answered READY, again after `REPEAT_MS` of silence and at once
-   on a new connection (the sockets only count as writable while connected).
+2. A call is sent once the broker has answered READY, again after `REPEAT_MS` of silence, and at
+   once on a new connection (the sockets only count as writable while connected) or after another
+   answer to READY.
 3. Whatever arrives on a lane proves that the broker lives.
 """
 
@@ -94,6 +95,7 @@ class Pending:
     deadline_ms: Millis
     sent_ms: Millis | None = None
     connection: int = 0
+    welcomes: int = 0
     was_sent: bool = False
 
 
@@ -108,6 +110,7 @@ class Exchange:
         self.control = Lane(dealer(context, paths.control_socket, identity))
         self.ordinary = Lane(dealer(context, paths.requests_socket, identity))
         self.welcome: Welcome | None = None
+        self.welcomes = 0
         self.registered = False
         self.heard_ms: Millis | None = None
         self.refusal: MeshError | None = None
@@ -177,12 +180,13 @@ class Exchange:
         due = (
             call.sent_ms is None
             or now_ms - call.sent_ms >= REPEAT_MS
-            or call.connection != lane.connections
+            or (call.connection, call.welcomes) != (lane.connections, self.welcomes)
         )
         ttl_ms = max(1, call.deadline_ms - now_ms)
         if not due or not lane.send(frames_of(call.request_id, call.request, ttl_ms)):
             return False
-        call.sent_ms, call.connection, call.was_sent = now_ms, lane.connections, True
+        call.sent_ms, call.was_sent = now_ms, True
+        call.connection, call.welcomes = lane.connections, self.welcomes
         return True
 
     def _learn(self, answer: Answer) -> None:
@@ -191,6 +195,7 @@ class Exchange:
         knocked = self._knock is not None and answer.request_id == self._knock.request_id
         if isinstance(reply, Welcome) and knocked:
             self.welcome, self.registered = reply, True
+            self.welcomes += 1
             self.refusal, self._knock = None, None
         elif isinstance(reply, BeatAnswer):
             self._compare(reply)

@@ -63,7 +63,18 @@ def read_certificate(der: bytes) -> x509.Certificate:
         _ = certificate.extensions
     except PARSE_ERRORS:
         raise ValueError("it is not a readable X.509 certificate") from None
+    if not is_canonical(der, certificate.signature):
+        raise ValueError("its signature is not whole octets")
     return certificate
+
+
+def is_canonical(der: bytes, signature: bytes) -> bool:
+    """Tell whether the BIT STRING at the end of a signed object is whole octets, as all are.
+
+    The library ignores a wrong count of unused bits there, which the signature does not cover:
+    one object would have several encodings, and several fingerprints.
+    """
+    return der[-len(signature) - 1] == 0
 
 
 def check_issued(child: x509.Certificate, parent: x509.Certificate) -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from broker.errors import CSRRejectedError
-from broker.pki.chain import PARSE_ERRORS, spki_of
+from broker.pki.chain import PARSE_ERRORS, is_canonical, spki_of
 
 REQUEST_BYTES_MAX = 16_384
 RSA_BITS_MIN = 2048
@@ -74,6 +74,8 @@ def parse_request(der: bytes) -> CertificateRequest:
         request = x509.load_der_x509_csr(der)
     except PARSE_ERRORS:
         raise CSRRejectedError("the request is not one DER-encoded PKCS #10 request") from None
+    if not is_canonical(der, request.signature):
+        raise CSRRejectedError("the signature of the request is not whole octets")
     public_key = _acceptable_key(request)
     _check_signature(request, public_key)
     spki = spki_of(public_key)

@@ -4,6 +4,8 @@ Control is drained before ordinary requests, so that a storm of renewals cannot 
 life. A drain is bounded by count and by time; what is left waits in the sockets.
 """
 
+from collections.abc import Container
+
 import zmq
 
 from broker.clock import boottime_ms, wall_s
@@ -47,22 +49,27 @@ class Loop:
             poller.register(socket, zmq.POLLIN)
         poller.register(self._desk.state.offloop.descriptor, zmq.POLLIN)
         poller.register(stop.fileno(), zmq.POLLIN)
-        while not stop.requested():
-            poller.poll(max(0, self._next_tick_ms - boottime_ms()))
-            self.turn()
+        while True:
+            ready = {item for item, _ in poller.poll(self._patience_ms())}
+            if stop.fileno() in ready and stop.requested():
+                break
+            self.turn(ready)
         self._drain_and_leave()
 
-    def turn(self) -> None:
-        """Do one drain, whatever waits."""
+    def turn(self, ready: Container[object]) -> None:
+        """Do one drain of what is ready: sockets, completions, and the tick when it is time."""
         started_ms = boottime_ms()
         batch = self._desk.open_batch()
         outgoing: list[Outgoing] = []
         try:
-            self._complete_offloop(batch)
+            if self._desk.state.offloop.descriptor in ready:
+                self._complete_offloop(batch)
             if started_ms >= self._next_tick_ms:
                 self._next_tick_ms = Millis(boottime_ms() + TICK_MS)
                 self._ticks.run(batch, started_ms, wall_s())
-            self._drain(batch, outgoing, started_ms)
+            for socket in self._sockets:
+                if socket in ready:
+                    self._drain(socket, batch, outgoing)
             events = self._desk.finish(batch, outgoing)
         except StorageError as failure:
             self._desk.void(batch, outgoing, failure)
@@ -71,17 +78,19 @@ class Loop:
         self._publish(events)
         self.busy_ms_max = max(self.busy_ms_max, boottime_ms() - started_ms)
 
-    def _drain(self, batch: Batch, outgoing: list[Outgoing], started_ms: int) -> None:
-        for socket in self._sockets:
-            for _ in range(DRAIN_MAX):
-                try:
-                    identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                incoming = Incoming(socket, identity, frames)
-                self._decide(batch, incoming, outgoing)
-                if boottime_ms() - started_ms > DRAIN_MS_MAX:
-                    break
+    def _patience_ms(self) -> int:
+        return max(0, self._next_tick_ms - boottime_ms())
+
+    def _drain(self, socket: "zmq.Socket[bytes]", batch: Batch, outgoing: list[Outgoing]) -> None:
+        until_ms = boottime_ms() + DRAIN_MS_MAX
+        for _ in range(DRAIN_MAX):
+            try:
+                identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._decide(batch, Incoming(socket, identity, frames), outgoing)
+            if boottime_ms() > until_ms:
+                return
 
     def _decide(self, batch: Batch, incoming: Incoming, outgoing: list[Outgoing]) -> None:
         try:
@@ -113,7 +122,7 @@ class Loop:
             self._events.send_multipart([topic.encode(), *encode(event)], zmq.NOBLOCK)
 
     def _drain_and_leave(self) -> None:
-        self.turn()
+        self.turn(self._sockets)
         batch = self._desk.open_batch()
         flush_presence(self._desk.state, batch)
         self._desk.finish(batch, [])

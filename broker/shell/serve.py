@@ -120,7 +120,7 @@ def _restore_follow(state: BrokerState) -> None:
 def _open_with_credential(state: BrokerState) -> None:
     """Unlock by the credential file, if any; anything wrong with it leaves the CA locked."""
     vault = state.keys.vault
-    if vault is None or state.ledger.mesh() is None:
+    if vault is None or state.mesh_row() is None:
         return
     try:
         credential = read_credential(state.paths.credential)

@@ -1,5 +1,6 @@
 """What the running broker holds: the ledger, the key room, and everything that dies with it."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from broker.core.own import OwnCertificate
 from broker.core.presence import PresenceTable
 from broker.core.renewal import Backoff
 from broker.errors import CALockedError, NoMeshError, NotPrimaryError
-from broker.ledger.rows import MeshRow
+from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
 from broker.ledger.sqlite import Ledger
 from broker.pki.issuer import Issuer
 from broker.runtime.paths import Paths
@@ -23,7 +24,7 @@ from broker.units import Millis
 from broker.wire.failover import Hint, Sighting
 from broker.wire.ids import CAState, Role
 from broker.wire.messages import AnyReply
-from broker.wire.node import Endpoint, Membership
+from broker.wire.node import Endpoint, Membership, NodeView
 from broker.wire.roster import BundleBody
 from broker.wire.supervision import ProcessLine
 
@@ -88,6 +89,7 @@ class BrokerState:
     follow: Follow = field(default_factory=Follow)
     own: OwnCertificate = field(default_factory=OwnCertificate)
     tasks: TaskQueue = field(default_factory=TaskQueue)
+    due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
     backoff: dict[object, Backoff] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     queued_approvals: set[str] = field(default_factory=set)
@@ -96,15 +98,43 @@ class BrokerState:
     force_renewal: bool = False
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
+    _mesh: tuple[str, MeshRow | None] = ("", None)
+    _view: tuple[object, NodeView | None] = (None, None)
 
     @property
     def role(self) -> Role:
         """This node's role; the roster decides, never a wish."""
         if self.membership is None:
             return "none"
-        if self.keys.vault is not None and self.ledger.mesh() is not None:
+        if self.keys.vault is not None and self.mesh_row() is not None:
             return "primary"
         return "member"
+
+    def mesh_row(self) -> MeshRow | None:
+        """Return the mesh this node's ledger tells of, read once per head.
+
+        The head's hash is the key: after a rollback another row may get the same sequence.
+        """
+        head = self.ledger.head.hash
+        if self._mesh[0] != head:
+            self._mesh = (head, self.ledger.mesh())
+        return self._mesh[1]
+
+    def cached_view(self, compose: Callable[[], NodeView]) -> NodeView:
+        """Return this node's view, composed again only after something in it changed."""
+        follow = self.follow
+        key = (
+            self.ledger.head.hash,
+            self.keys.state,
+            follow.term,
+            follow.bundle_bytes,
+            follow.primary,
+            self.membership,
+        )
+        if self._view[0] != key or self._view[1] is None:
+            self._view = (key, compose())
+        assert self._view[1] is not None
+        return self._view[1]
 
     def mesh(self) -> MeshRow:
         """Return the mesh row of a CA node.
@@ -113,7 +143,7 @@ class BrokerState:
             NoMeshError: This node belongs to no mesh.
             NotPrimaryError: This node is a member; the hint names the primary.
         """
-        mesh = self.ledger.mesh()
+        mesh = self.mesh_row()
         if self.role == "primary" and mesh is not None:
             return mesh
         if self.membership is None:

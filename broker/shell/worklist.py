@@ -6,8 +6,8 @@ then the members that are due. Approval: requests nobody was asked about yet.
 
 from collections.abc import Hashable, Iterator
 
+from broker.ledger.rows import CertificateRow, MemberRow
 from broker.shell.caller import Caller
-from broker.shell.peers import own_endpoint
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.ids import Service
@@ -16,7 +16,8 @@ from broker.wire.work import Approve, RenewMember, RenewOwn, WorkItem
 OWN = ("own",)
 LOOK_AGAIN_MS_MAX = 60_000
 """Due dates are wall time and read again at least this often (laptops sleep)."""
-DUE_PAGE = 256
+DUE_PAGE = 1024
+APPROVALS_PAGE = 256
 
 Candidate = tuple[Hashable, WorkItem]
 
@@ -75,17 +76,19 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
 
 
 def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
-    mesh = state.ledger.mesh()
-    if state.role != "primary" or state.keys.issuer is None or mesh is None:
+    """Yield due members, oldest due date first.
+
+    The rows of one look at the ledger are handed out before the next look, so that a sweep of
+    many members costs each of them once; a row may have aged meanwhile and is checked again.
+    """
+    if state.role != "primary" or state.keys.issuer is None:
         return
-    own = own_endpoint(state, mesh.domain)
-    # Enough rows that leased and backing-off members can never hide a ready one.
-    page = DUE_PAGE + len(state.leases) + len(state.backoff)
-    for member, certificate in state.ledger.due(caller.now, page):
+    if not state.due:
+        state.due.extend(_scan_due(state, caller))
+    while state.due:
+        member, certificate = state.due.popleft()
         key = ("member", member.member_id)
-        if member.host == own.host or state.leases.is_held(key):
-            continue
-        if _backs_off(state, key, caller) or certificate.not_after <= caller.now:
+        if not _is_ready(state, key, caller) or not _is_current(state, member, certificate):
             continue
         yield (
             key,
@@ -99,10 +102,29 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
         )
 
 
+def _scan_due(state: BrokerState, caller: Caller) -> Iterator[tuple[MemberRow, CertificateRow]]:
+    # Enough rows that leased and backing-off members can never hide a ready one.
+    page = DUE_PAGE + len(state.leases) + len(state.backoff)
+    for member, certificate in state.ledger.due(caller.now, page):
+        own = member.host == state.host
+        expired = certificate.not_after <= caller.now
+        if not own and not expired and _is_ready(state, ("member", member.member_id), caller):
+            yield member, certificate
+
+
+def _is_ready(state: BrokerState, key: Hashable, caller: Caller) -> bool:
+    return not state.leases.is_held(key) and not _backs_off(state, key, caller)
+
+
+def _is_current(state: BrokerState, member: MemberRow, certificate: CertificateRow) -> bool:
+    now = state.ledger.member(member.member_id)
+    return now is not None and now.state == "active" and now.current_serial == certificate.serial
+
+
 def _approvals(state: BrokerState) -> Iterator[Candidate]:
     if state.role != "primary":
         return
-    for row in state.ledger.approvals("pending", DUE_PAGE):
+    for row in state.ledger.approvals("pending", APPROVALS_PAGE):
         key = ("approval", row.approval_id)
         if row.approval_id in state.queued_approvals or state.leases.is_held(key):
             continue

@@ -6,11 +6,12 @@ certified can show the same ones.
 
 import click
 
-from broker.cli.api import segment
+from broker.cli.api import Api, segment
+from broker.cli.choice import meant
 from broker.cli.options import Noun, pass_session
 from broker.cli.public import public
 from broker.cli.session import Session
-from broker.cli.shape import ago, due_in, grouped
+from broker.cli.shape import ago, due_in, grouped, short_id
 from broker.clock import wall_s
 from broker.wire.approval import Approval, ApprovalsView, ApprovalView
 from broker.wire.console_api import ReasonBody
@@ -38,7 +39,7 @@ def list_(session: Session, *, every: bool) -> None:
             ("ID", "HOST", "WORDS", "FROM", "STATE", "AGE"),
             [
                 (
-                    line.approval_id,
+                    short_id(line.approval_id),
                     line.host,
                     "  ".join(line.words),
                     line.source,
@@ -54,8 +55,10 @@ def list_(session: Session, *, every: bool) -> None:
 @click.argument("approval_id", metavar="ID")
 @pass_session
 def show(session: Session, *, approval_id: str) -> None:
-    """Show one request with its words."""
-    view = session.api().get(f"/v1/approvals/{segment(approval_id)}", ApprovalView)
+    """Show one request with its words. ID may be its beginning, or the host."""
+    api = session.api()
+    chosen = _chosen(api, approval_id, "")
+    view = api.get(f"/v1/approvals/{segment(chosen)}", ApprovalView)
     if session.json:
         session.screen.object("approval-show", public(view))
     else:
@@ -81,7 +84,7 @@ def _facts(wanted: Approval, now: int) -> list[tuple[str, str]]:
 @click.option("--reason", default="", help="Kept in the audit trail.")
 @pass_session
 def approve(session: Session, *, approval_id: str, reason: str) -> None:
-    """Say yes. Compare the words first."""
+    """Say yes. Compare the words first. ID may be its beginning, or the host."""
     _decide(session, approval_id, "approve", reason)
 
 
@@ -95,9 +98,17 @@ def deny(session: Session, *, approval_id: str, reason: str) -> None:
 
 
 def _decide(session: Session, approval_id: str, verdict: str, reason: str) -> None:
-    path = f"/v1/approvals/{segment(approval_id)}/{verdict}"
-    view = session.api().post(path, ApprovalView, ReasonBody(reason=reason))
+    api = session.api()
+    chosen = _chosen(api, approval_id, "?state=pending")
+    path = f"/v1/approvals/{segment(chosen)}/{verdict}"
+    view = api.post(path, ApprovalView, ReasonBody(reason=reason))
     if session.json:
         session.screen.object(f"approval-{verdict}", public(view))
     else:
         session.screen.line(f"{view.approval.host}: {view.approval.state}")
+
+
+def _chosen(api: Api, word: str, query: str) -> str:
+    known = api.get(f"/v1/approvals{query}", ApprovalsView).approvals
+    candidates = [(line.approval_id, line.host) for line in known]
+    return meant(word, candidates, "pending request" if query else "request")

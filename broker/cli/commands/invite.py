@@ -3,10 +3,11 @@
 import click
 
 from broker.cli.api import segment
+from broker.cli.choice import meant
 from broker.cli.options import DURATION, Noun, pass_session
 from broker.cli.public import public
 from broker.cli.session import Session
-from broker.cli.shape import due_in, rfc3339
+from broker.cli.shape import due_in, rfc3339, short_id
 from broker.clock import wall_s
 from broker.runtime.duration import Duration
 from broker.wire.console_api import InviteBody, InviteCreated
@@ -49,7 +50,7 @@ def list_(session: Session) -> None:
         ("ID", "HOST", "STATE", "EXPIRES IN", "EXTRA NAMES"),
         [
             (
-                line.invite_id,
+                short_id(line.invite_id),
                 line.host,
                 line.state,
                 due_in(line.expires_at, now) if line.state == "open" else "-",
@@ -64,9 +65,13 @@ def list_(session: Session) -> None:
 @click.argument("invite_id", metavar="ID")
 @pass_session
 def revoke(session: Session, *, invite_id: str) -> None:
-    """Make an unused invite worthless."""
-    session.api().ask("DELETE", f"/v1/invites/{segment(invite_id)}", Ack)
+    """Make an unused invite worthless. ID may be its beginning, or the host."""
+    api = session.api()
+    known = api.get("/v1/invites", InvitesView).invites
+    opened = [(line.invite_id, line.host) for line in known if line.state == "open"]
+    chosen = meant(invite_id, opened, "open invite")
+    api.ask("DELETE", f"/v1/invites/{segment(chosen)}", Ack)
     if session.json:
-        session.screen.object("invite-revoke", {"invite_id": invite_id, "state": "revoked"})
+        session.screen.object("invite-revoke", {"invite_id": chosen, "state": "revoked"})
     else:
-        session.screen.line(f"invite {invite_id} revoked")
+        session.screen.line(f"invite {short_id(chosen)} revoked")

@@ -39,7 +39,9 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
         os.execve(line[0], line, environment())  # noqa: S606 (our own interpreter)
     began = boottime_ms()
     running = supervisor.programs() is not None
-    if not running:
+    if running:
+        supervisor.revive()
+    else:
         supervisor.start()
     try:
         found = _wait(session, supervisor) if wait else Readiness("")

@@ -45,7 +45,8 @@ class Board:
     def failed(self, number: int, name: str, error: StepError, took_s: float) -> None:
         """Print why a step failed, what to do, and the tail of the log that knows more."""
         self._verdict(number, name, click.style("FAIL", fg="red", bold=True), "", took_s)
-        self.show(f"why   {error.why}")
+        first, *more = error.why.splitlines() or [""]
+        self.show(f"why   {first}", *(f"      {line}" for line in more))
         if error.todo:
             self.show(f"do    {error.todo}")
         if error.log is not None:

@@ -148,5 +148,9 @@ def prepare(node: Node) -> None:
     """Lay out the home of a node that belongs to no mesh yet, so that it can be started."""
     for directory in (node.home, node.home / "log", node.home / "run"):
         directory.mkdir(mode=0o700)
-    lines = [f"{key} = {json.dumps(value)}" for key, value in node.settings.items()]
-    (node.home / "certmesh.toml").write_text("\n".join(lines) + "\n")
+    sections: dict[str, list[str]] = {}
+    for name, value in node.settings.items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, [f"[{section}]"]).append(f"{key} = {json.dumps(value)}")
+    text = "\n\n".join("\n".join(lines) for lines in sections.values())
+    (node.home / "certmesh.toml").write_text(text + "\n")

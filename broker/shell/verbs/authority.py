@@ -141,7 +141,7 @@ def _vault(state: BrokerState) -> Vault:
 
 
 def _mesh(state: BrokerState) -> MeshRow:
-    mesh = state.ledger.mesh()
+    mesh = state.mesh_row()
     if mesh is None:
         raise ConflictError(
             "the CA files are there, but the ledger knows no mesh",

@@ -79,7 +79,7 @@ def get_mesh(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetMe
     membership = state.membership
     if membership is None:
         raise NoMeshError("this node belongs to no mesh")
-    mesh = state.ledger.mesh()
+    mesh = state.mesh_row()
     return MeshAnswer(
         mesh_id=membership.mesh_id,
         pin=membership.pin,

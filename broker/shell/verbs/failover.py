@@ -74,7 +74,7 @@ def list_peers(
 
 
 def _announcement(state: BrokerState) -> Announcement | None:
-    mesh = state.ledger.mesh()
+    mesh = state.mesh_row()
     ready = state.role == "primary" and state.keys.issuer is not None and state.own.present
     if mesh is None or not ready:
         return None

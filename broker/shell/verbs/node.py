@@ -28,6 +28,10 @@ STATUS_MEMBERS_MAX = 500
 
 def get_node(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetNode) -> NodeView:
     """Return who this node is right now."""
+    return state.cached_view(lambda: _compose(state))
+
+
+def _compose(state: BrokerState) -> NodeView:
     membership, head = state.membership, state.ledger.head
     bundle = state.follow.bundle
     return NodeView(
@@ -45,7 +49,7 @@ def get_node(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetNo
 
 def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetStatus) -> StatusView:
     """Return mesh and node in one screen."""
-    mesh = state.ledger.mesh() if state.role == "primary" else None
+    mesh = state.mesh_row() if state.role == "primary" else None
     own = own_line(state)
     lines: tuple[MemberLine, ...] = (own,) if own is not None else ()
     count, survives = len(lines), own.not_after if own else None
@@ -91,7 +95,7 @@ def _mesh_view(state: BrokerState) -> MeshView | None:
     membership = state.membership
     if membership is None:
         return None
-    mesh = state.ledger.mesh()
+    mesh = state.mesh_row()
     primary = state.follow.primary or membership.primary
     if mesh is not None and state.role == "primary":
         primary = own_endpoint(state, mesh.domain)

@@ -1,0 +1,27 @@
+"""`python -m bench [NAME ...]`: run the measurements, print the table, write the file."""
+
+import sys
+
+from bench import issuing, pool, round_trip
+from bench.report import Result, table, write
+
+PARTS = {"round_trip": round_trip.measure, "issuing": issuing.measure, "pool": pool.measure}
+
+
+def main(names: list[str]) -> int:
+    """Measure the named parts, all of them by default."""
+    unknown = set(names) - set(PARTS)
+    if unknown:
+        sys.stderr.write(f"unknown: {', '.join(unknown)}; there are {', '.join(PARTS)}\n")
+        return 2
+    rows: list[Result] = []
+    for name in names or PARTS:
+        sys.stderr.write(f"measuring {name} ...\n")
+        rows.extend(PARTS[name]())
+    print(table(rows))
+    print(f"written to {write(rows)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
