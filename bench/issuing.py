@@ -103,7 +103,7 @@ def _round(paths: Paths, plan: tuple[int, int, int]) -> float:
     return clients * count / (last - first)
 
 
-def _client(  # noqa: PLR0913 (a process's whole argument list)
+def _client(
     paths: Paths, in_flight: int, count: int, ready: object, queue: object
 ) -> None:
     client = RawClient(paths, Service.RENEWAL)
@@ -139,7 +139,7 @@ def _lease(client: RawClient, count: int) -> Work:
 
 
 def _fsync_ms() -> float:
-    with tempfile.NamedTemporaryFile(dir="/tmp") as file:  # noqa: S108 (the disk of the ledger)
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
         times = []
         for _ in range(50):
             started = time.perf_counter()

@@ -97,7 +97,7 @@ def make_csr(host: str) -> bytes:
 @contextmanager
 def lone_home(members: int = 0, *, due: bool = False) -> Iterator[Paths]:
     """Create a mesh with `members` enrolled hosts and no running process."""
-    home = Path(tempfile.mkdtemp(prefix="cmb-", dir="/tmp"))  # noqa: S108 (short socket paths)
+    home = Path(tempfile.mkdtemp(prefix="cmb-", dir="/tmp"))
     settings_file = home / "certmesh.toml"
     settings_file.write_text(SETTINGS)
     wanted = CreateMesh("home", "correct horse battery staple", True, True, False)  # noqa: FBT003

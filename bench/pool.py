@@ -1,0 +1,146 @@
+"""A whole node under supervisord: start, recovery from kill -9, memory, command start."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.lone_broker import RawClient, enroll_members
+from bench.report import Result, result
+from broker.runtime.paths import Paths, node_paths
+from broker.runtime.settings import load_settings
+from broker.wire.ids import Service
+from broker.wire.node import GetNode
+
+CERTMESH = [sys.executable, "-m", "broker.cli"]
+STARTS = 3
+KILLS = 5
+MEMBERS = 100_000
+ARGUMENTS = [
+    *("init", "bench", "--node-name", "atlas", "--listen", "127.0.0.1", "--yes"),
+    *("--enroll-port", "17742", "--mesh-port", "17743", "--json"),
+    *("--setting", "discovery.mdns=false", "--setting", "log.level='warning'"),
+]
+
+
+def measure() -> list[Result]:
+    """Return start, recovery, memory and command figures of one node."""
+    with node_home() as paths:
+        starts = [_timed(lambda: _certmesh(paths, "up")) for _ in _stopped_between(paths, STARTS)]
+        memory = [_pss_mb(paths) for _ in range(3)]
+        _certmesh(paths, "down")
+        enroll_members(paths, MEMBERS, due=False)
+        _certmesh(paths, "up")
+        broker = [_recover_broker(paths) for _ in range(KILLS)]
+        worker = [_recover_worker(paths, "heartbeat") for _ in range(KILLS)]
+        _certmesh(paths, "down")
+    rows = f"{MEMBERS} members"
+    return [
+        result("up_to_ready_s", starts, unit="s", better="lower", target=4),
+        result("node_pss_mb", memory, unit="MB", better="lower", target=190),
+        result("broker_recovery_s", broker, unit="s", better="lower", target=0.6, note=rows),
+        result("worker_recovery_s", worker, unit="s", better="lower", target=0.6),
+        result("cli_help_ms", _help_ms(), unit="ms", better="lower", target=100),
+    ]
+
+
+@contextmanager
+def node_home() -> Iterator[Paths]:
+    """Create a mesh in a temporary home; stop and remove it at the end."""
+    home = Path(tempfile.mkdtemp(prefix="cmp-", dir="/tmp"))
+    environment = {**os.environ, "CERTMESH_HOME": str(home)}
+    subprocess.run([*CERTMESH, *ARGUMENTS], env=environment, check=True, stdout=subprocess.DEVNULL)
+    settings_file = home / "certmesh.toml"
+    paths = node_paths(settings_file, load_settings(settings_file))
+    try:
+        yield paths
+    finally:
+        _certmesh(paths, "down")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _certmesh(paths: Paths, *words: str) -> bytes:
+    environment = {**os.environ, "CERTMESH_HOME": str(paths.home)}
+    done = subprocess.run(
+        [*CERTMESH, *words, "--json"], env=environment, check=True, capture_output=True
+    )
+    return done.stdout
+
+
+def _stopped_between(paths: Paths, count: int) -> Iterator[int]:
+    for number in range(count):
+        if number:
+            _certmesh(paths, "down")
+        yield number
+
+
+def _timed(act: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def _recover_broker(paths: Paths) -> float:
+    """Return seconds from SIGKILL of the broker to the first answered request."""
+    pid = json.loads(_certmesh(paths, "ps"))["broker_pid"]
+    started = time.perf_counter()
+    os.kill(pid, signal.SIGKILL)
+    client = RawClient(paths, Service.CONSOLE)
+    client.ask(GetNode())
+    took = time.perf_counter() - started
+    client.close()
+    return took
+
+
+def _recover_worker(paths: Paths, instance: str) -> float:
+    """Return seconds from SIGKILL of a worker to its next READY."""
+    pid = _worker_pid(paths, instance)
+    started = time.perf_counter()
+    os.kill(pid, signal.SIGKILL)
+    while _worker_pid(paths, instance) in {pid, 0}:
+        if time.perf_counter() - started > 30:
+            raise TimeoutError(f"{instance} did not come back")
+    return time.perf_counter() - started
+
+
+def _worker_pid(paths: Paths, instance: str) -> int:
+    workers = json.loads(_certmesh(paths, "ps"))["workers"]
+    found = [w["pid"] for w in workers if w["instance"] == instance and w["liveness"] == "ready"]
+    return int(found[0]) if found else 0
+
+
+def _pss_mb(paths: Paths) -> float:
+    """Return the proportional memory of supervisord and all its descendants."""
+    pid = int((paths.run / "supervisord.pid").read_text())
+    return sum(_pss_kb(member) for member in _family(pid)) / 1024
+
+
+def _family(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(member for child in children for member in _family(int(child)))]
+
+
+def _pss_kb(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _help_ms() -> list[float]:
+    certmesh = Path(sys.executable).parent / "certmesh"
+    command = [str(certmesh), "--help"] if certmesh.exists() else [*CERTMESH, "--help"]
+    times = []
+    for _ in range(8):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        times.append((time.perf_counter() - started) * 1000)
+    return [*times[1:6], statistics.median(times[1:])]
