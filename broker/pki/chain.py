@@ -5,6 +5,7 @@ fits their side (a damaged file, a rejected bundle).
 """
 
 import hashlib
+import warnings
 from datetime import UTC, datetime
 
 from cryptography import x509
@@ -24,6 +25,7 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
     x509.UnsupportedGeneralNameType,
 )
 """What cryptography raises on hostile or unusual DER; it is not one family."""
+STRICT_ERRORS: tuple[type[Exception], ...] = (UserWarning, *PARSE_ERRORS)
 CHECK_ERRORS: tuple[type[Exception], ...] = (InvalidSignature, *PARSE_ERRORS)
 
 
@@ -57,11 +59,13 @@ def read_certificate(der: bytes) -> x509.Certificate:
         ValueError: Not one DER certificate, trailing bytes, or damaged extensions or key.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        # Both are parsed lazily; damage in them must show here and not in a later caller.
-        certificate.public_key()
-        _ = certificate.extensions
-    except PARSE_ERRORS:
+        # What the library only warns of (a negative serial, an overlong name) is a refusal here.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            certificate = x509.load_der_x509_certificate(der)
+            # Parsed lazily; damage in them must show here and not in a later caller.
+            certificate.public_key()
+            _ = certificate.extensions, certificate.subject, certificate.issuer
+    except STRICT_ERRORS:
         raise ValueError("it is not a readable X.509 certificate") from None
     if not is_canonical(der, certificate.signature):
         raise ValueError("its signature is not whole octets")

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, SignatureAlgorithmOID
 
 from broker.errors import CSRRejectedError
-from broker.pki.chain import PARSE_ERRORS, is_canonical, spki_of
+from broker.pki.chain import PARSE_ERRORS, STRICT_ERRORS, is_canonical, spki_of
 
 REQUEST_BYTES_MAX = 16_384
 RSA_BITS_MIN = 2048
@@ -33,7 +33,6 @@ SANS_MAX = 64
 
 SIGNATURE_HASHES = frozenset({"sha256", "sha384", "sha512"})
 LEAF_USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
-WISH_ERRORS: tuple[type[Exception], ...] = (UserWarning, *PARSE_ERRORS)
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 
 LeafKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
@@ -156,7 +155,7 @@ def _common_name(request: x509.CertificateSigningRequest) -> str:
         # cryptography only warns of attributes beyond the bounds of X.520; here that is a refusal.
         with warnings.catch_warnings(action="error", category=UserWarning):
             names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except WISH_ERRORS:
+    except STRICT_ERRORS:
         raise CSRRejectedError("the subject of the request is malformed") from None
     if len(names) > 1:
         raise CSRRejectedError("the request has more than one common name")

@@ -12,7 +12,13 @@ from pathlib import Path
 import msgspec
 
 from broker.clock import boottime_ms, wall_s
-from broker.core.names import addresses_in, check_host, granted_sans, mesh_domain
+from broker.core.names import (
+    addresses_in,
+    check_host,
+    check_sans,
+    granted_sans,
+    mesh_domain,
+)
 from broker.errors import MeshError, MeshExistsError, NameNotAllowedError
 from broker.ledger.sqlite import Ledger
 from broker.pki.authority import CAProfile, CreatedAuthority, create_authority, fingerprint, pem
@@ -65,6 +71,8 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
         )
     host = check_host(own_host(settings))
     _check_wanted(wanted)
+    endpoint = endpoint_of(settings, host, mesh_domain(wanted.name))
+    sans = _own_sans(settings, endpoint, mesh_domain(wanted.name))
     _set_aside(paths)
     private_directory(paths.data)
     mesh_id, now = secrets.token_hex(16), wall_s()
@@ -75,8 +83,7 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
     _write_vault(settings, paths, (authority, mesh_id, totp, wanted))
     pin = fingerprint(authority.root)
     member_id = secrets.token_hex(16)
-    endpoint = endpoint_of(settings, host, mesh_domain(wanted.name))
-    _write_ledger(settings, paths, (wanted, mesh_id, pin, member_id, endpoint))
+    _write_ledger(settings, paths, (wanted, mesh_id, pin, member_id, endpoint, sans))
     write_membership(
         paths,
         Membership(
@@ -110,6 +117,15 @@ def _check_wanted(wanted: CreateMesh) -> None:
             f"the passphrase has fewer than {PASSPHRASE_LENGTH_MIN} characters",
             hint="leave it out and certmesh draws six words",
         )
+
+
+def _own_sans(settings: Settings, endpoint: Endpoint, domain: str) -> tuple[str, ...]:
+    """Return the names of the first node, checked now: a CA that cannot certify itself is none."""
+    policy = settings.policy
+    own = addresses_in(endpoint.addresses, policy.networks)
+    sans = granted_sans(endpoint.host, domain, own, settings.node.sans)
+    check_sans(sans, names=policy.names, networks=policy.networks)
+    return sans
 
 
 def _set_aside(paths: Paths) -> None:
@@ -160,11 +176,12 @@ def _write_vault(
 
 
 def _write_ledger(
-    settings: Settings, paths: Paths, what: tuple[CreateMesh, str, str, str, Endpoint]
+    settings: Settings,
+    paths: Paths,
+    what: tuple[CreateMesh, str, str, str, Endpoint, tuple[str, ...]],
 ) -> None:
-    wanted, mesh_id, pin, member_id, endpoint = what
+    wanted, mesh_id, pin, member_id, endpoint, sans = what
     domain, now = mesh_domain(wanted.name), wall_s()
-    own = addresses_in(endpoint.addresses, settings.policy.networks)
     ledger = Ledger.open(paths.ledger, node=endpoint.host)
     try:
         ledger.begin()
@@ -185,7 +202,7 @@ def _write_ledger(
         joined = MemberJoined(
             member_id=member_id,
             host=endpoint.host,
-            sans=granted_sans(endpoint.host, domain, own, settings.node.sans),
+            sans=sans,
             role="primary",
             endpoint=endpoint,
             method="init",

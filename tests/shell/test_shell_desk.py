@@ -14,6 +14,7 @@ from broker.errors import (
     ErrorCode,
     ForbiddenError,
     MeshExistsError,
+    NameNotAllowedError,
     StorageError,
     UnregisteredError,
 )
@@ -192,3 +193,10 @@ def test_an_unfinished_creation_does_not_answer_already_exists_for_ever(office: 
     assert create_mesh(office.settings, office.paths, wanted).name == "again"
     (aside,) = office.paths.data.glob("unfinished-*")
     assert (aside / "ca" / "keys.sealed").exists()
+
+
+def test_a_node_outside_its_own_policy_cannot_create_a_mesh(home: Path) -> None:
+    """A CA that could never certify its own host would be found out much later."""
+    with pytest.raises(NameNotAllowedError, match="outside the policy"):
+        Office.create(home, node={"name": "nas.example.com"})
+    assert not list(home.iterdir())

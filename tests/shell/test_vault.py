@@ -88,6 +88,23 @@ def test_a_second_creation_is_refused_and_touches_nothing(directory: Path) -> No
     assert {path.name: path.read_bytes() for path in directory.iterdir()} == before
 
 
+def test_of_two_creations_at_once_the_second_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rename itself decides, not the look beforehand."""
+
+    def overtaken(path: Path) -> None:
+        fsync_directory(path)
+        if path.name == "ca.new":
+            directory.mkdir()
+            (directory / "root.pem").write_bytes(b"theirs")
+
+    monkeypatch.setattr(vault_module, "fsync_directory", overtaken)
+    with pytest.raises(MeshExistsError):
+        _create(directory)
+    assert (directory / "root.pem").read_bytes() == b"theirs"
+
+
 def test_a_damaged_vault_is_not_replaced_by_a_new_one(directory: Path) -> None:
     """Unreadable is never the same as uninitialized."""
     directory.mkdir()

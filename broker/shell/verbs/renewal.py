@@ -13,7 +13,7 @@ from broker.ledger.rows import MemberRow
 from broker.pki.request import parse_request
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
-from broker.shell.issue import issue_renewal, issued_before
+from broker.shell.issue import issue_first, issue_renewal, issued_before, subject_of
 from broker.shell.peers import authorize_key_holder, authorize_member
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
@@ -162,4 +162,6 @@ def _renew(
             "a renewal needs a fresh key; this one was certified before",
             hint="remove the pending key and try again",
         )
+    if not member.current_serial:
+        return issue_first(state, batch, caller, csr, subject_of(member))
     return issue_renewal(state, batch, caller, csr, member)
