@@ -50,7 +50,7 @@ EVERYONE: frozenset[type[Request]] = frozenset({Ready, Beat, Goodbye, GetNode})
 LEASING: frozenset[type[Request]] = frozenset({LeaseWork, ExtendLease, CompleteWork, ReleaseLease})
 
 CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
-    Service.APPROVAL: EVERYONE | LEASING,
+    Service.APPROVAL: EVERYONE | LEASING | {ListApprovals},
     Service.CONSOLE: EVERYONE
     | {
         GetStatus,

@@ -92,7 +92,7 @@ class BrokerState:
     due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
     backoff: dict[object, Backoff] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    queued_approvals: set[str] = field(default_factory=set)
+    deferred_by: dict[str, set[bytes]] = field(default_factory=dict)
     refusals: dict[tuple[str, str], Millis] = field(default_factory=dict)
     pulls: dict[str, Millis] = field(default_factory=dict)
     force_renewal: bool = False

@@ -25,7 +25,7 @@ Candidate = tuple[Hashable, WorkItem]
 def candidates(state: BrokerState, service: Service, caller: Caller) -> Iterator[Candidate]:
     """Yield the items a worker of `service` may have now, best first."""
     if service is Service.APPROVAL:
-        yield from _approvals(state)
+        yield from _approvals(state, caller)
     elif service is Service.RENEWAL:
         for task in state.tasks.all():
             yield ("task", task.request_id), task.item
@@ -121,12 +121,14 @@ def _is_current(state: BrokerState, member: MemberRow, certificate: CertificateR
     return now is not None and now.state == "active" and now.current_serial == certificate.serial
 
 
-def _approvals(state: BrokerState) -> Iterator[Candidate]:
+def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
+    """Yield pending requests; one that a worker left to a person is not offered to it again."""
     if state.role != "primary":
         return
     for row in state.ledger.approvals("pending", APPROVALS_PAGE):
         key = ("approval", row.approval_id)
-        if row.approval_id in state.queued_approvals or state.leases.is_held(key):
+        deferred = caller.identity in state.deferred_by.get(row.approval_id, ())
+        if deferred or state.leases.is_held(key):
             continue
         yield (
             key,

@@ -39,6 +39,7 @@ from broker.wire.enrollment import (
     SetEnrollment,
 )
 from broker.wire.ids import Service
+from broker.wire.work import CompleteWork, Decided, LeaseWork, WorkAnswer
 from tests.shell.office import Office, issued_of, join_request, make_csr
 
 
@@ -285,6 +286,19 @@ class TestApproval:
         csr, used = make_csr("nas"), code(office)
         first = join(office, "nas", csr, totp_code=used)
         assert join(office, "nas", csr, totp_code=used).ticket_id == first.ticket_id
+
+    def test_a_request_left_to_a_person_is_offered_to_other_workers_only(
+        self, office: Office
+    ) -> None:
+        """An operator's prompt in a terminal works beside the supervised queue."""
+        join(office, "nas", totp_code=code(office))
+        queue, prompt = (office.introduce(Service.APPROVAL, name) for name in ("approval", "tty"))
+        granted = office.send(queue, LeaseWork(), WorkAnswer).lease
+        assert granted is not None
+        left = CompleteWork(granted.lease_id, Decided(None, "", ""))
+        office.send(queue, left, Ack)
+        assert office.send(queue, LeaseWork(), WorkAnswer).lease is None
+        assert office.send(prompt, LeaseWork(), WorkAnswer).lease is not None
 
     def test_an_invite_needs_no_second_person(self, office: Office) -> None:
         """The operator who made it already named the host."""

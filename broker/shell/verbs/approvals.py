@@ -63,7 +63,7 @@ def settle(
         if agreed:
             return
         raise ConflictError(f"the request of {row.host} is {row.state} already")
-    state.queued_approvals.discard(row.approval_id)
+    state.deferred_by.pop(row.approval_id, None)
     if said.approve:
         batch.append(ApprovalGranted(row.approval_id, said.operator), said.operator)
     else:
@@ -76,7 +76,7 @@ def expire_approvals(state: BrokerState, batch: Batch, now: UnixSeconds) -> None
     if state.role != "primary":
         return
     for approval_id in state.ledger.approvals_expired(now):
-        state.queued_approvals.discard(approval_id)
+        state.deferred_by.pop(approval_id, None)
         batch.append(ApprovalExpired(approval_id), "broker")
 
 

@@ -154,7 +154,7 @@ def _decided(
 ) -> None:
     item, said = what
     if said.approve is None:
-        state.queued_approvals.add(item.approval_id)
+        state.deferred_by.setdefault(item.approval_id, set()).add(caller.identity)
         return
     row = state.ledger.approval(item.approval_id)
     if row is not None:
