@@ -39,6 +39,7 @@ from broker.wire.enrollment import (
     SetEnrollment,
 )
 from broker.wire.ids import Service
+from broker.wire.roster import RevocationAnswer, RevokeMember
 from broker.wire.work import CompleteWork, Decided, LeaseWork, WorkAnswer
 from tests.shell.office import Office, issued_of, join_request, make_csr
 
@@ -116,6 +117,29 @@ def test_a_retried_request_has_one_effect_and_one_answer(office: Office) -> None
     assert again == first
     assert office.ledger.head.sequence == before
     assert before >= sequence
+
+
+def test_a_retried_revocation_is_answered_as_the_first_time(office: Office) -> None:
+    """Without the memory of the first answer the retry would be a conflict."""
+    join(office, "nas", invite_secret=invite(office, "nas"))
+    request_id, revoke = secrets.token_bytes(16), RevokeMember("nas", "lost", "root")
+    console = office.introduce(Service.CONSOLE)
+    first = office.send(console, revoke, RevocationAnswer, request_id)
+    office.crash()
+    again = office.introduce(Service.CONSOLE)
+    assert office.send(again, revoke, RevocationAnswer, request_id) == first
+    with pytest.raises(ConflictError):
+        office.send(again, revoke, RevocationAnswer)
+
+
+def test_a_used_invite_fetches_no_certificate_but_its_own(office: Office) -> None:
+    """An invite spent on one enrollment says nothing about the next one of that name."""
+    spent, csr = invite(office, "nas"), make_csr("nas")
+    join(office, "nas", invite_secret=spent)
+    office.ask(Service.CONSOLE, RevokeMember("nas", "rebuilt", "root"), RevocationAnswer)
+    join(office, "nas", csr, totp_code=code(office))
+    with pytest.raises(InviteUsedError):
+        join(office, "nas", csr, invite_secret=spent)
 
 
 @pytest.mark.parametrize("foreign", ["wrong-secret", "other-host"])

@@ -48,6 +48,7 @@ from broker.wire.work import (
     WorkAnswer,
 )
 from tests.shell.office import Office, issued_of, join_request, make_csr, peer_of
+from tests.support import eventually
 
 
 @pytest.fixture
@@ -291,6 +292,21 @@ def test_a_revoked_member_is_refused_on_the_next_request(office: Office) -> None
     office.crash()
     with pytest.raises(RevokedError):
         office.ask(Service.GATEWAY, WhoAmI(peer), WhoAmIAnswer)
+
+
+def test_an_expired_certificate_is_refused_on_a_connection_that_outlived_it(home: Path) -> None:
+    """TLS looked at the dates once, at the handshake; the roster is asked every time."""
+    office = Office.create(home, policy={"leaf_lifetime": "1s", "renew_at": 0.5})
+    peer = peer_of(enroll(office, "nas"), "nas")
+
+    def refused() -> bool:
+        try:
+            office.ask(Service.GATEWAY, WhoAmI(peer), WhoAmIAnswer)
+        except NotAMemberError:
+            return True
+        return False
+
+    eventually(refused, within_s=5)
 
 
 def test_a_dry_run_of_a_revocation_changes_nothing(office: Office) -> None:
