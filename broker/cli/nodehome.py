@@ -51,7 +51,12 @@ class NodeHome:
     made: list[Path] = field(default_factory=list)
 
     def undo(self) -> None:
-        """Put the settings file back as it was and remove the process table made here."""
+        """Put the settings file back as it was and remove the process table made here.
+
+        Not once there is a membership: whatever went wrong after that, this is a node now.
+        """
+        if self.paths.membership.exists():
+            return
         if self.before is None:
             self.paths.settings.unlink(missing_ok=True)
         elif self.paths.settings.read_bytes() != self.before:

@@ -4,16 +4,18 @@ The command itself never touches a CA key or dials the mesh: each of those is a 
 started here with JSON on standard input, because secrets have no place in argv or environment.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
 from broker.errors import ErrorCode, InternalError, MeshError, error_classes
+from broker.runtime.files import FILE_MODE
 from broker.runtime.paths import Paths
 
 TAIL_LINES = 8
@@ -44,7 +46,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 def run(module: str, paths: Paths, *words: str, given: bytes = b"") -> Finished:
     """Run `python -m module words...` to its end; its log goes to the node's log directory."""
-    with _log(module, paths).open("ab") as log:
+    with _open_log(module, paths) as log:
         done = subprocess.run(  # noqa: S603 (our own interpreter and module names)
             [sys.executable, "-m", module, *words],
             input=given,
@@ -61,7 +63,7 @@ def follow(module: str, paths: Paths, *words: str, given: bytes = b"") -> Iterat
     Raises:
         InternalError: It ended without its last word, or printed something else than JSON.
     """
-    with _log(module, paths).open("ab") as log:
+    with _open_log(module, paths) as log:
         child = subprocess.Popen(  # noqa: S603 (our own interpreter and module names)
             [sys.executable, "-m", module, *words],
             stdin=subprocess.PIPE,
@@ -121,6 +123,12 @@ def _object(line: bytes, module: str, paths: Paths) -> dict[str, Any]:
         raise InternalError(
             f"{module} printed something that is not JSON", hint=f"see {_log(module, paths)}"
         ) from None
+
+
+def _open_log(module: str, paths: Paths) -> IO[bytes]:
+    """Open the program's log for appending, closed to others whatever the umask is."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.fdopen(os.open(_log(module, paths), flags, FILE_MODE), "ab")
 
 
 def _log(module: str, paths: Paths) -> Path:

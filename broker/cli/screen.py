@@ -77,9 +77,10 @@ class Screen:
         """Print rows under headings; cells are plain text, never markup."""
         from rich.table import Table  # noqa: PLC0415 (only a table pays for rich)
 
+        on_terminal = sys.stdout.isatty()
         table = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
         for heading in headings:
-            table.add_column(heading, no_wrap=not sys.stdout.isatty(), overflow="fold")
+            table.add_column(heading, no_wrap=not on_terminal, overflow="fold")
         for row in rows:
             table.add_row(*(_cell(text) for text in row))
         console = self._console()

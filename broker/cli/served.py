@@ -19,9 +19,14 @@ class Leaf:
     not_after: int
     names: tuple[str, ...]
 
-    def renew_at(self, fraction: float) -> int:
-        """Return when it is due: after `fraction` of its lifetime."""
-        return self.not_before + int((self.not_after - self.not_before + 1) * fraction)
+    def renew_at(self, fraction: float, lifetime_s: int) -> int:
+        """Return when it is due: after `fraction` of its lifetime, counted from its end.
+
+        `lifetime_s` is what the policy promises. A certificate is dated back a little for clocks
+        that lag, so its own dates alone would make a short-lived one due too early.
+        """
+        lived_s = min(lifetime_s, self.not_after - self.not_before + 1)
+        return self.not_after - int(lived_s * (1 - fraction))
 
 
 def leaf_of(certificate: x509.Certificate) -> Leaf:

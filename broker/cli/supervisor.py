@@ -81,9 +81,10 @@ class Supervisor:
             umask=PRIVATE_UMASK,
         )
         if started.returncode != 0:
-            said = (started.stderr + started.stdout).decode(errors="replace").strip()
+            said = (started.stderr + started.stdout).decode(errors="replace").splitlines()
+            reasons = [line for line in said if line and not line.startswith("For help")]
             raise InternalError(
-                f"supervisord did not start: {said.splitlines()[-1] if said else 'no word of why'}",
+                f"supervisord did not start: {' '.join(reasons) or 'it did not say why'}",
                 hint=f"see {self._paths.supervisord} and {self._paths.log}",
             )
 

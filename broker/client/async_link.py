@@ -47,6 +47,7 @@ class AsyncLink:
         self._exchange = Exchange(self._context, paths, service, instance)
         self._waiting: dict[bytes, _Waiting] = {}
         self._tick: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()
         self._progress = 0
         self._last_success: UnixSeconds | None = None
         self._last_error = ""
@@ -125,6 +126,7 @@ class AsyncLink:
         try:
             self._exchange.pursue(call, now_ms)
             self._drain_soon()
+            self._stirred.set()
             async with asyncio.timeout(timeout_ms / 1000):
                 return result_of(await waiting.answer, kind)
         except TimeoutError:
@@ -150,8 +152,7 @@ class AsyncLink:
 
     def _drain(self) -> None:
         was_registered = self._exchange.registered
-        if not was_registered:
-            self._exchange.keep_registered(boottime_ms())
+        self._exchange.keep_registered(boottime_ms())
         while answers := self._exchange.collect():
             for answer in answers:
                 self._deliver(answer)
@@ -164,9 +165,7 @@ class AsyncLink:
         waiting = self._waiting.get(answer.request_id)
         if waiting is None or waiting.answer.done():
             return
-        if is_unregistered(answer.reply):
-            waiting.call.sent_ms = None
-        else:
+        if not is_unregistered(answer.reply):  # the exchange sends READY, then the call again
             waiting.answer.set_result(answer.reply)
 
     def _fail_all(self, error: MeshError) -> None:
@@ -183,7 +182,7 @@ class AsyncLink:
                 self._exchange.pursue(waiting.call, now_ms)
 
     async def _keep_going(self) -> None:
-        """Every slice: stay registered, repeat what has no answer, beat when it is time."""
+        """Stay registered, repeat what has no answer, beat when it is time."""
         beat_at = boottime_ms()
         while True:
             now_ms = boottime_ms()
@@ -192,7 +191,17 @@ class AsyncLink:
             if now_ms >= beat_at and self._beat():
                 beat_at = Millis(now_ms + self._beat_every_ms())
             self._drain()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait one slice while something is under way, else until the next beat or request."""
+        if self._waiting or not self._exchange.registered:
             await asyncio.sleep(SLICE_MS / 1000)
+            return
+        self._stirred.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._beat_every_ms() / 1000):
+                await self._stirred.wait()
 
     def _beat_every_ms(self) -> int:
         return self.welcome.beat_every_ms if self.welcome else BEAT_EVERY_MS

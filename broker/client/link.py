@@ -122,21 +122,21 @@ class Link:
         """
         now_ms = boottime_ms()
         call = Pending(new_request_id(), request, Millis(now_ms + timeout_ms))
+        stop_ms: Millis | None = None
         while now_ms < call.deadline_ms:
             self._exchange.pursue(call, now_ms)
             self._wait(call, call.deadline_ms - now_ms)
             for answer in self._exchange.collect():
                 if answer.request_id != call.request_id:
                     continue  # late answer to an earlier request, or to a beat
-                if not is_unregistered(answer.reply):
+                if not is_unregistered(answer.reply):  # the exchange sends READY, then the call
                     return result_of(answer.reply, kind)
-                call.sent_ms = None
             if self._exchange.refusal is not None:
                 raise self._exchange.refusal
             now_ms = boottime_ms()
-            if self._stopping():
-                call.deadline_ms = Millis(min(call.deadline_ms, now_ms + STOP_MS))
-                self._stopping = lambda: False
+            if stop_ms is None and self._stopping():
+                stop_ms = Millis(now_ms + STOP_MS)
+                call.deadline_ms = min(call.deadline_ms, stop_ms)
         raise _silence(call, timeout_ms)
 
     def introduce(self, *, timeout_ms: int = ASK_MS) -> Welcome:

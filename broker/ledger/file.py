@@ -7,7 +7,6 @@ has tables: one without is damage, whatever its size.
 import os
 import secrets
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -113,27 +112,15 @@ def _verify(path: Path, connection: sqlite3.Connection) -> None:
     configure(path, connection)
     schema.migrate(connection)
     read_term(connection)
-    # Both read the whole file; side by side they take the time of the longer one.
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        structure = beside.submit(_quick_check, path)
-        verdict = check_chain(connection)
-        found = structure.result()
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise LedgerDamagedError(f"{path} is damaged: {found}", hint=_RESTORE)
+    verdict = check_chain(connection)
     if verdict.first_bad is not None:
         raise LedgerDamagedError(
             f"{path}: the journal is broken at row {verdict.first_bad}: {verdict.detail}",
             hint=_RESTORE,
         )
-
-
-def _quick_check(path: Path) -> str:
-    connection = connect(path)
-    try:
-        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    finally:
-        connection.close()
-    return str(found)
 
 
 def _recognize(path: Path, connection: sqlite3.Connection) -> None:

@@ -55,9 +55,9 @@ def member_moved(db: sqlite3.Connection, fact: facts.MemberMoved, sequence: int,
 
 _ISSUE = """INSERT INTO certificates
             SELECT ?, ?, member_id, current_sequence, ?, ?, ?, ? FROM members WHERE member_id = ?"""
-_CURRENT = """UPDATE members SET current_sequence = ?, current_serial = ?, renew_at = ?, not_after = ?,
-                  last_not_after = max(last_not_after, ?)
-              WHERE member_id = ? RETURNING state"""
+_CURRENT = """UPDATE members SET current_sequence = ?, current_serial = ?, renew_at = ?,
+                  not_after = ?, last_not_after = max(last_not_after, ?)
+              WHERE member_id = ? AND state = ?"""
 
 
 def certificate_issued(
@@ -73,9 +73,11 @@ def certificate_issued(
         raise sqlite3.IntegrityError("a certificate for nobody")
     ends = (fact.renew_at, fact.not_after, fact.not_after)
     current = (sequence, fact.serial, *ends, fact.member_id)
+    if db.execute(_CURRENT, (*current, "active")).rowcount:
+        return
     # A certificate of somebody already revoked is revoked at birth and belongs in the bundle.
-    if db.execute(_CURRENT, current).fetchall() == [("revoked",)]:
-        bundle_changed(db, sequence)
+    db.execute(_CURRENT, (*current, "revoked"))
+    bundle_changed(db, sequence)
 
 
 def certificate_served(

@@ -11,6 +11,10 @@ from broker.cli.shape import rfc3339
 from broker.runtime.exits import Exit
 from broker.wire.audit import AuditLine, AuditVerdict, AuditView
 
+MOMENTS = frozenset({"not_before", "not_after", "renew_at", "expires_at"})
+HEX_DIGITS = frozenset("0123456789abcdef")
+ID_SHOWN = 13
+TEXT_SHOWN = 40
 VERIFY_MS = 120_000
 """A chain of a million rows takes many seconds."""
 
@@ -37,14 +41,19 @@ def show(session: Session, *, after: int | None, limit: int) -> None:
 
 
 def _row(line: AuditLine) -> tuple[str, ...]:
-    what = "  ".join(f"{name}={_short(value)}" for name, value in line.fields.items())
+    told = ((name, _short(name, value)) for name, value in line.fields.items())
+    what = "  ".join(f"{name}={text}" for name, text in told if text)
     at = rfc3339(line.at)
     return (str(line.sequence), at, str(line.term), line.event, line.actor, what)
 
 
-def _short(value: object) -> str:
+def _short(name: str, value: object) -> str:
+    """Return a value as short as it still means something; `--json` has all of it."""
+    if isinstance(value, int) and name in MOMENTS:
+        return rfc3339(value)
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 (a column of the table)
+    limit = ID_SHOWN if not set(text) - HEX_DIGITS else TEXT_SHOWN
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 @audit.command()

@@ -194,7 +194,8 @@ def needs_renewal(session: Session, *, file: Path | None, expires_in: Duration |
 
 
 def _due_at(session: Session, leaf: Leaf) -> int:
-    return leaf.renew_at(session.settings.policy.renew_at)
+    policy = session.settings.policy
+    return leaf.renew_at(policy.renew_at, policy.leaf_lifetime.s)
 
 
 def _say_need(session: Session, status: int, state: str) -> int:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import click
 import msgspec
@@ -14,7 +14,9 @@ from broker.cli.shape import duration_text
 from broker.cli.tomlfile import literal, parsed
 from broker.runtime.duration import Duration
 from broker.runtime.paths import node_paths
-from broker.runtime.settings import Settings
+from broker.runtime.settings import Hook, Settings
+
+DURATION_TEXT = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}(\.\d{1,3})?(ms|s|m|h|d)$")]
 
 
 @click.group(cls=Noun)
@@ -96,13 +98,33 @@ def path(session: Session) -> None:
 @pass_session
 def schema(session: Session) -> None:
     """Print the JSON Schema of certmesh.toml."""
-    described = msgspec.json.schema(Settings, schema_hook=_duration_schema)
+    described = msgspec.json.schema(_described(Settings))
     if session.json:
         session.screen.object("config-schema", {"json_schema": described})
     else:
         session.screen.block(json.dumps(described, indent=2))
 
 
-def _duration_schema(kind: type) -> dict[str, Any]:
-    assert kind is Duration, f"no schema for {kind}"
-    return {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,3})?(ms|s|m|h|d)$"}
+def _described(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """Return the struct as the file writes it: durations are text there, defaults too."""
+    fields: list[tuple[str, Any, Any]] = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in msgspec.structs.fields(kind):
+        default = field.default
+        if isinstance(default, msgspec.Struct):
+            fields.append((field.name, _described(type(default)), msgspec.UNSET))
+        elif hints[field.name] is Duration:
+            fields.append((field.name, DURATION_TEXT, duration_text(default)))
+        elif hints[field.name] == tuple[Hook, ...]:
+            fields.append((field.name, tuple[_described(Hook), ...], ()))  # type: ignore[misc]  # made at run time
+        else:
+            fields.append((field.name, hints[field.name], default))
+    return msgspec.defstruct(kind.__name__, _with_defaults(fields), forbid_unknown_fields=True)
+
+
+def _with_defaults(fields: list[tuple[str, Any, Any]]) -> list[Any]:
+    """Return the fields for `defstruct`; one without default is required."""
+    return [
+        (name, kind) if default is msgspec.NODEFAULT else (name, kind, default)
+        for name, kind, default in fields
+    ]

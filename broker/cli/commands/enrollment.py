@@ -13,7 +13,10 @@ PATH = "/v1/enrollment"
 
 @click.group(cls=Noun)
 def enrollment() -> None:
-    """Open or close the door for TOTP codes; invites work either way."""
+    """Open or close the door for TOTP codes.
+
+    Invites work either way: each is a permission of its own.
+    """
 
 
 @enrollment.command("open")

@@ -41,7 +41,7 @@ Saying = Mapping[str, Any]
 @node_options
 @pass_session
 def join(session: Session, /, **given: Any) -> int:
-    """Enrol this host in a mesh.
+    """Enrol this host in a mesh, by invite or TOTP code.
 
     INVITE is the `cm1:...` line of `certmesh invite create`, or - to read it from stdin. Without
     one, give --url and a TOTP code. Exit 8: the join waits for approval; run the same again.
@@ -158,7 +158,8 @@ def _talk(session: Session, home: NodeHome, wish: Mapping[str, Any]) -> Saying:
     """Return the program's last word; what it says before goes to the person."""
     last: Saying = {}
     for saying in _sayings(home, wish):
-        last = saying
+        # The last word of a wait does not repeat the words to compare; its reader needs them.
+        last = {**last, **saying} if saying.get("kind") == "waiting" else saying
         if saying.get("kind") == "fingerprint":
             session.screen.note(f"CA  sha256 {grouped(str(saying.get('pin', '')))}")
         if saying.get("kind") == "pending":
@@ -166,7 +167,7 @@ def _talk(session: Session, home: NodeHome, wish: Mapping[str, Any]) -> Saying:
             session.screen.note(f"waiting for approval; words on both screens:  {words}")
     if last.get("kind") == "fault":
         raise msgspec.convert(last, Refusal, strict=False).error()
-    if last.get("kind") not in FINAL and not wish["dry_run"]:
+    if last.get("kind") not in FINAL:
         raise crashed(PROGRAM, 0, home.paths)
     return last
 

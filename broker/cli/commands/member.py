@@ -61,12 +61,11 @@ def show(session: Session, *, host: str) -> None:
     )
     session.screen.line()
     session.screen.table(
-        ("SERIAL", "STATE", "FROM", "UNTIL", "LEFT"),
+        ("SERIAL", "STATE", "UNTIL", "LEFT"),
         [
             (
                 held.serial,
                 held.state,
-                rfc3339(held.not_before),
                 rfc3339(held.not_after),
                 left(held.not_after, now) if held.state == "active" else "-",
             )

@@ -96,7 +96,10 @@ def _say_up(session: Session, found: Readiness, *, running: bool, took_s: float)
 @click.command(cls=MeshCommand)
 @pass_session
 def down(session: Session) -> int:
-    """Stop this node's processes, workers before the broker, and wait for their end."""
+    """Stop this node's processes, workers before the broker.
+
+    Returns when they are gone; a node that does not run is no error.
+    """
     grip = Supervisor(session.paths).grip()
     began = boottime_ms()
     if grip is not None:

@@ -53,7 +53,7 @@ class Board:
             self.show(f"log   {error.log}", *tail(error.log))
 
     def _verdict(self, number: int, name: str, word: str, detail: str, took_s: float) -> None:
-        self.line(f"{number:>2}  {name:<18} {word}  {clean(detail):<56} {took_s:5.1f} s")
+        self.line(f"{number:>2}  {name:<18} {word}  {clean(detail):<66} {took_s:5.1f} s")
 
 
 def tail(log: Path) -> list[str]:

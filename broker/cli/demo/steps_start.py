@@ -37,6 +37,8 @@ def start_nodes(stage: Stage) -> str:
     for node in (stage.node_b, stage.node_c):
         prepare(node)
     for node in stage.nodes:
+        node.ask("up", "--no-wait")
+    for node in stage.nodes:
         node.ask("up")
     programs = sum(_running(node) for node in stage.nodes)
     _unlock(stage.node_a, secret)
@@ -77,13 +79,14 @@ def check_authority(stage: Stage) -> str:
     _check_constraints(root, issuing)
     _check_sealed(stage.node_a.home / "ca")
     stage.trust.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    key = str(stage.creation.get("totp_key", "")).replace(" ", "")
     stage.board.show(
         f"passphrase: {stage.passphrase}   (shown because this mesh is thrown away)",
-        f"TOTP key for new members: {grouped(str(stage.creation.get('totp_key', '')))}",
+        f"TOTP key for new members: {grouped(key)}",
     )
     uri = str(stage.creation.get("totp_uri", ""))
     stage.board.art(_qr(uri) if uri else "")
-    return f'"{MESH}"  CA sha256:{grouped(stage.pin[:16])}  constraints and seals checked'
+    return f'"{MESH}"  CA sha256:{grouped(stage.pin[:16])}, constraints, seals'
 
 
 def _check_constraints(root: x509.Certificate, issuing: x509.Certificate) -> None:
@@ -108,9 +111,10 @@ def _check_sealed(directory: Path) -> None:
     files = [path for path in directory.rglob("*") if path.is_file()]
     require(files, f"{directory} is empty")
     for path in files:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        require(mode == PRIVATE, f"{path} has mode {mode:o}, not 600")
-        require(b"PRIVATE KEY" not in path.read_bytes(), f"{path} holds a key in the clear")
+        content, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+        public = content.startswith(b"-----BEGIN CERTIFICATE-----")
+        require(public or mode == PRIVATE, f"{path} has mode {mode:o}, not 600")
+        require(b"PRIVATE KEY" not in content, f"{path} holds a key in the clear")
         _refuse_plain_key(path)
 
 

@@ -1,0 +1,63 @@
+# Plain `make` lists the targets. The first one that needs ./.venv makes it (contrib/bootstrap.sh).
+# Variables: PYTHON (interpreter for .venv), DEMO (options of the demo), NODE (home for `make up`).
+
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+DEMO ?=
+NODE ?= .node
+BIN := .venv/bin
+QUICK := not faults and not mesh
+
+export PYTHON
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ok: pyproject.toml requirements.lock contrib/bootstrap.sh
+	@sh contrib/bootstrap.sh
+
+.PHONY: demo
+demo: .venv/.ok ## a three-node mesh on this machine: real CA, real mutual TLS (about 1 minute)
+	@$(BIN)/python -m broker.cli.demo $(DEMO)
+
+.PHONY: demo-keep
+demo-keep: .venv/.ok ## the same, left running to look around
+	@$(BIN)/python -m broker.cli.demo --keep $(DEMO)
+
+.PHONY: demo-clean
+demo-clean: .venv/.ok ## stop the demo's nodes and remove ./.demo
+	@$(BIN)/python -m broker.cli.demo --clean
+
+.PHONY: up
+up: .venv/.ok ## a mesh of your own on this machine, in ./.node (or NODE=DIR), started
+	@test -e $(NODE)/certmesh.toml || $(BIN)/certmesh --home $(NODE) init
+	@test -e $(NODE)/.gitignore || echo '*' > $(NODE)/.gitignore
+	@$(BIN)/certmesh --home $(NODE) up
+
+.PHONY: lint
+lint: .venv/.ok ## format, rules, types and architecture contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: check
+check: lint ## the quick part of the tests (no whole nodes, no faults)
+	$(BIN)/pytest -q -n 2 -m "$(QUICK)"
+
+.PHONY: test
+test: check ## everything: also whole nodes under supervisord and broken processes
+	$(BIN)/pytest -q -m "not ($(QUICK))"
+
+.PHONY: bench
+bench: .venv/.ok ## measure against the raw limits, write bench/out/latest.json
+	@$(BIN)/python -m bench
+
+.PHONY: lock
+lock: ## pin every package again, for every platform, with hashes (needs uv)
+	@sed -n '/^#/p' requirements.lock > .lock.new
+	@printf 'hatchling>=1.25\neditables>=0.5\n' | uv pip compile pyproject.toml - --group dev \
+	    --generate-hashes --no-emit-index-url --no-emit-find-links --universal \
+	    --python-version 3.11 --no-header --no-annotate --quiet >> .lock.new
+	@mv .lock.new requirements.lock

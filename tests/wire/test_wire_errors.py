@@ -1,0 +1,50 @@
+"""Codes and classes of refusals match one to one, and survive the wire."""
+
+import pytest
+
+from broker import errors
+from broker.wire.codec import decode_answer, encode, fault_of
+from broker.wire.control import Fault
+from broker.wire.messages import Answer
+from tests.wire.golden import REQUEST_ID
+
+
+def test_every_code_has_exactly_one_class() -> None:
+    """A code without a class reaches a caller as nothing it can decide on."""
+    classes = errors.MeshError.__subclasses__()
+    assert sorted(cls.code for cls in classes) == sorted(errors.ErrorCode)
+    assert set(errors.error_classes()) == set(errors.ErrorCode)
+
+
+def test_no_class_stands_below_another() -> None:
+    """`except RevokedError` must never catch a second decision by accident."""
+    assert all(not cls.__subclasses__() for cls in errors.MeshError.__subclasses__())
+
+
+@pytest.mark.parametrize("code", list(errors.ErrorCode))
+def test_a_refusal_survives_the_wire(code: errors.ErrorCode) -> None:
+    """Code, sentence, hint and delay arrive; nothing else travels."""
+    refusal = errors.error_classes()[code]("why", hint="do", retry_after_ms=5)
+    fault = fault_of(refusal)
+    arrived = decode_answer(encode(Answer(REQUEST_ID, fault))).reply
+    assert arrived == Fault(code=code.value, detail="why", hint="do", retry_after_ms=5)
+
+
+def test_a_very_long_refusal_is_cut_so_that_it_can_still_be_sent() -> None:
+    """A refusal that cannot be decoded would leave the caller waiting."""
+    fault = fault_of(errors.InternalError("x" * 5000, hint="y" * 5000))
+    assert decode_answer(encode(Answer(REQUEST_ID, fault))).reply == fault
+
+
+def test_only_refusals_that_may_pass_by_themselves_are_retryable() -> None:
+    """A client repeats these without asking anybody: the list is a decision."""
+    assert {cls.code for cls in errors.MeshError.__subclasses__() if cls.retryable} == {
+        "unregistered",
+        "unavailable",
+        "busy",
+        "storage",
+        "timeout",
+        "throttled",
+        "renewal_in_progress",
+        "peer_unreachable",
+    }

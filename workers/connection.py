@@ -1,0 +1,163 @@
+"""One HTTP connection: where it comes from, its deadlines, and errors as problem documents."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from broker.errors import MalformedMessageError
+from broker.wire.mesh_api import REPLY_JSON
+from broker.wire.node import Endpoint
+from workers.problem import PROBLEM_TYPE, RefusedError, bug_refusal, problem_of
+
+if TYPE_CHECKING:
+    from broker.wire.roster import Peer
+
+BAD_REQUEST = 400
+HEADER_LINE_BYTES = 8190
+HEADER_COUNT = 64
+LINGER_S = 1.0
+"""How long the rest of a refused body is read, so that the answer is not lost in a reset."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What strangers may cost. Times in seconds, sizes in bytes."""
+
+    body_bytes: int = 65_536
+    per_source: int = 64
+    connections: int = 512
+    in_flight: int = 128
+    backlog: int = 256
+    handshake_s: float = 10.0
+    header_s: float = 10.0
+    body_s: float = 30.0
+    keepalive_s: float = 75.0
+    drain_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The other end of a connection; `uid` is set on local sockets only."""
+
+    source: str
+    uid: int | None = None
+
+
+class Connection(web.RequestHandler):
+    """One HTTP connection.
+
+    aiohttp bounds the idle time between requests but not the time a request line and its headers
+    take; the deadline here runs from the first byte (or the accept) to the last header.
+    """
+
+    def __init__(
+        self, server: web.Server, origin: Origin, limits: Limits, gone: Callable[[], None]
+    ) -> None:
+        super().__init__(
+            server,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=limits.keepalive_s,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp's word for "no access log"
+            max_line_size=HEADER_LINE_BYTES,
+            max_field_size=HEADER_LINE_BYTES,
+            max_headers=HEADER_COUNT,
+            lingering_time=LINGER_S,
+            auto_decompress=False,  # a compressed body could grow past the limit on its size
+        )
+        self.origin = origin
+        self.peer: Peer | None = None
+        self._limits = limits
+        self._gone = gone
+        self._answering = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+        """Start the deadline for the first request's headers."""
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+        """Pass bytes to the parser; the first ones of a request start its deadline."""
+        super().data_received(data)
+        if not self._answering and self._deadline is None:
+            self._expect_headers()
+
+    def connection_lost(self, exc: BaseException | None) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+        """Count the connection out."""
+        self._headers_are_here()
+        super().connection_lost(exc)
+        self._gone()
+
+    def begin(self) -> None:
+        """Note that a request's headers are complete and it is being answered."""
+        self._answering = True
+        self._headers_are_here()
+
+    def finish(self) -> None:
+        """Note that the answer is ready."""
+        self._answering = False
+
+    def leave(self) -> None:
+        """End after the answer that is under way, or now if there is none.
+
+        aiohttp's own `close` leaves the transport of an idle connection open.
+        """
+        if self._request_in_progress or self._messages:
+            self.close()
+        else:
+            self.force_close()
+
+    def handle_error(  # type: ignore[explicit-override]  # typing.override is 3.12
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 (quotes the caller's bytes: never repeated)
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP request, or what our own bug left unanswered."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun, no other can follow")
+        if status == BAD_REQUEST:
+            error = MalformedMessageError("not an HTTP request this server can read")
+            return respond_refusal(RefusedError(error, status, close=True), "")
+        _log.error("request failed", exc_info=exc)
+        return respond_refusal(bug_refusal(), "")
+
+    def _expect_headers(self) -> None:
+        self._deadline = self._loop.call_later(self._limits.header_s, self.force_close)
+
+    def _headers_are_here(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def respond_refusal(
+    refusal: RefusedError, request_id: str, primary: Endpoint | None = None
+) -> web.Response:
+    """Return a refusal as a problem document."""
+    body = REPLY_JSON.encode(problem_of(refusal, request_id, primary))
+    response = respond(body, refusal.status, PROBLEM_TYPE, request_id)
+    response.headers.update(refusal.headers)
+    if refusal.close:
+        response.force_close()
+    return response
+
+
+def respond(body: bytes, status: int, content_type: str, request_id: str) -> web.Response:
+    """Return an answer with the headers every answer has."""
+    headers = {
+        "Content-Type": content_type,
+        "Cache-Control": "no-store",
+        "Server": "certmesh",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if request_id:
+        headers["X-Request-Id"] = request_id
+    return web.Response(body=body, status=status, headers=headers)

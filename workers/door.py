@@ -1,0 +1,243 @@
+"""Doors: listening sockets behind which a bounded number of HTTP connections live.
+
+A door accepts by itself instead of leaving it to the event loop's server, for three reasons: the
+TLS context is chosen for each accepted connection, so that a new one can take over at any moment
+without touching what is open or what the old one serves; connections are counted before the
+handshake costs anything; and the kernel's word about a local peer can be asked for.
+"""
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from socket import (
+    AF_UNIX,
+    IPPROTO_TCP,
+    SO_PEERCRED,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    TCP_USER_TIMEOUT,
+    socket,
+)
+
+from aiohttp import web
+
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from workers.connection import Connection, Limits, Origin
+
+ACCEPT_AT_ONCE = 32
+"""Connections accepted per wake-up, so that a flood cannot starve those already open."""
+ACCEPT_PAUSE_S = 0.5
+"""Pause after running out of descriptors; accepting at once would spin."""
+TLS_SHUTDOWN_S = 2.0
+SEND_STALL_MS = 30_000
+"""A peer that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT)."""
+CREDENTIAL_BYTES = 12
+LOG_EVERY_S = 10.0
+
+Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+OriginOf = Callable[[socket], Origin]
+
+
+def network_origin(peer: socket) -> Origin:
+    """Return where a TCP connection comes from."""
+    return Origin(source=str(peer.getpeername()[0]))
+
+
+def local_origin(peer: socket) -> Origin:
+    """Return which user is at the other end of a Unix socket, as the kernel knows it."""
+    raw = peer.getsockopt(SOL_SOCKET, SO_PEERCRED, CREDENTIAL_BYTES)
+    uid = int.from_bytes(raw[4:8], "little")  # struct ucred: pid, uid, gid (unix(7))
+    return Origin(source=f"uid:{uid}", uid=uid)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts a refused kind of event and says when it may be logged again."""
+
+    count: int = 0
+    said_at: float = float("-inf")
+
+    def is_due(self, now: float) -> bool:
+        """Count one more and return whether to log now; bounded, whatever strangers do."""
+        self.count += 1
+        if now - self.said_at < LOG_EVERY_S:
+            return False
+        self.said_at = now
+        return True
+
+    def take(self) -> int:
+        """Return the count since the last time, and forget it."""
+        count, self.count = self.count, 0
+        return count
+
+
+class Door:
+    """One listener and its connections."""
+
+    def __init__(
+        self, name: str, serve: Serve, limits: Limits, origin_of: OriginOf = network_origin
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._server = web.Server(serve)
+        self._origin_of = origin_of
+        self._context: ssl.SSLContext | None = None
+        self._listener: socket | None = None
+        self._sources: Counter[str] = Counter()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._arrivals: set[asyncio.Task[None]] = set()
+        self._full, self._failed = Tally(), Tally()
+        self._resume: asyncio.TimerHandle | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, handshakes included."""
+        return self._sources.total()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._listener is not None
+
+    def open(self, listener: socket, context: ssl.SSLContext | None) -> None:
+        """Accept on `listener` from now on; without a context there is no TLS."""
+        assert self._listener is None, "a door opens once"
+        listener.settimeout(0)
+        self._listener = listener
+        self._context = context
+        self._loop.add_reader(listener, self._accept_waiting)
+
+    def swap(self, context: ssl.SSLContext) -> None:
+        """Use `context` for every connection accepted from now on; open ones stay as they are.
+
+        Certificate, key and trust change together. Handshakes under way end with the old ones;
+        the roster is asked again on every request, so that grants nobody anything.
+        """
+        assert self._context is not None, "a door without TLS has nothing to swap"
+        self._context = context
+
+    async def close(self) -> None:
+        """Stop accepting, let requests in flight finish for a bounded time, close the rest."""
+        if self._listener is None:
+            return
+        self._stop_accepting(self._listener)
+        if self._arrivals:
+            await asyncio.wait(self._arrivals, timeout=self.limits.drain_s)
+        for connection in self._server.connections:
+            assert isinstance(connection, Connection)
+            connection.leave()
+        try:
+            async with asyncio.timeout(self.limits.drain_s):
+                await self._empty.wait()
+        except TimeoutError:
+            await self._server.shutdown(timeout=0.1)
+
+    def _stop_accepting(self, listener: socket) -> None:
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(listener)
+        # What the kernel has already accepted for us would be reset by the close.
+        self._accept_waiting()
+        listener.close()
+        self._listener = None
+
+    def _accept_waiting(self) -> None:
+        assert self._listener is not None
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                peer, _address = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._pause()
+                return
+            self._admit(peer)
+
+    def _pause(self) -> None:
+        listener = self._listener
+        assert listener is not None
+        self._loop.remove_reader(listener)
+        self._resume = self._loop.call_later(
+            ACCEPT_PAUSE_S, self._loop.add_reader, listener, self._accept_waiting
+        )
+
+    def _admit(self, peer: socket) -> None:
+        try:
+            origin = self._origin_of(peer)
+            _tune(peer)
+        except OSError:  # gone already
+            peer.close()
+            return
+        if self._is_full(origin.source):
+            peer.close()
+            self._complain(self._full, EventName.AUTH_THROTTLED, "too many connections")
+            return
+        self._sources[origin.source] += 1
+        self._empty.clear()
+        task = self._loop.create_task(self._welcome(peer, origin))
+        self._arrivals.add(task)
+        task.add_done_callback(self._arrivals.discard)
+
+    def _is_full(self, source: str) -> bool:
+        return (
+            self._sources[source] >= self.limits.per_source
+            or self.connections >= self.limits.connections
+        )
+
+    async def _welcome(self, peer: socket, origin: Origin) -> None:
+        context = self._context
+        released = _Once(lambda: self._release(origin.source))
+        timeouts = (self.limits.handshake_s, TLS_SHUTDOWN_S) if context else (None, None)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: Connection(self._server, origin, self.limits, released),
+                peer,
+                ssl=context,
+                ssl_handshake_timeout=timeouts[0],
+                ssl_shutdown_timeout=timeouts[1],
+            )
+        except (OSError, ssl.CertificateError) as error:
+            released()
+            self._complain(self._failed, EventName.TLS_HANDSHAKE_FAILED, _reason(error))
+
+    def _release(self, source: str) -> None:
+        self._sources[source] -= 1
+        if self._sources[source] <= 0:
+            del self._sources[source]
+        if not self._sources:
+            self._empty.set()
+
+    def _complain(self, tally: Tally, event: EventName, reason: str) -> None:
+        if tally.is_due(self._loop.time()):
+            log(event, listener=self.name, reason=reason, count=tally.take())
+
+
+class _Once:
+    """Calls through the first time only: a connection is counted down exactly once."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act: Callable[[], None] | None = act
+
+    def __call__(self) -> None:
+        act, self._act = self._act, None
+        if act is not None:
+            act()
+
+
+def _tune(peer: socket) -> None:
+    peer.settimeout(0)
+    if peer.family != AF_UNIX:
+        peer.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        peer.setsockopt(IPPROTO_TCP, TCP_USER_TIMEOUT, SEND_STALL_MS)
+
+
+def _reason(error: Exception) -> str:
+    """Return OpenSSL's own constant for what failed; nothing a stranger can write into."""
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "tls").lower()
+    return type(error).__name__

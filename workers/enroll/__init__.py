@@ -1,0 +1,1 @@
+"""Enrollment: one program that makes this host a member, then ends."""

@@ -1,0 +1,98 @@
+"""Decisions of the gateway on plain values. Sans-IO."""
+
+from broker.errors import (
+    BadCredentialError,
+    MalformedMessageError,
+    NotAMemberError,
+    NotFoundError,
+)
+from broker.units import UnixSeconds
+from broker.wire.enrollment import JoinAnswer
+from broker.wire.mesh_api import REPLY_JSON, JoinBody
+from broker.wire.roster import BundleAnswer, Peer
+from workers.problem import retry_after_s
+from workers.route import Page, Visit
+
+ACCEPTED = 202
+NOT_MODIFIED = 304
+OCTETS = "application/octet-stream"
+SEQUENCE_DIGITS_MAX = 15
+
+
+def refuse_expired(peer: Peer, now: UnixSeconds) -> None:
+    """Refuse a certificate that was valid at the handshake of a long connection and is no more.
+
+    Raises:
+        NotAMemberError: It has expired; `not_after` itself is still valid (RFC 5280 4.1.2.5).
+    """
+    if now > peer.not_after:
+        raise NotAMemberError(
+            "the client certificate has expired",
+            hint="run `certmesh cert renew` on that node, or join again",
+        )
+
+
+def one_credential(body: JoinBody) -> JoinBody:
+    """Return `body` if it carries exactly one credential.
+
+    Raises:
+        MalformedMessageError: None or two of them.
+    """
+    if bool(body.invite) == bool(body.totp):
+        raise MalformedMessageError("request body: exactly one of `invite` and `totp` is needed")
+    return body
+
+
+def ticket_secret(visit: Visit) -> str:
+    """Return the secret a poll must carry.
+
+    Raises:
+        BadCredentialError: It carries none.
+    """
+    if not visit.bearer:
+        raise BadCredentialError(
+            "the ticket's secret is missing", hint="send it as `Authorization: Bearer ...`"
+        )
+    return visit.bearer
+
+
+def join_page(answer: JoinAnswer, _visit: Visit) -> Page:
+    """Show a join: 200 with the certificate, or 202 with the place to ask again."""
+    body = REPLY_JSON.encode(answer)
+    if answer.issued is not None:
+        return Page(body)
+    headers = {
+        "Location": f"/v1/join/{answer.ticket_id}",
+        "Retry-After": str(retry_after_s(answer.retry_after_ms)),
+    }
+    return Page(body, ACCEPTED, headers=headers)
+
+
+def known_sequence(visit: Visit) -> int:
+    """Return which bundle the caller has: `?after=` or the one its `If-None-Match` names."""
+    tag = visit.etag.removeprefix("W/").strip('"')
+    known = int(tag) if tag.isascii() and tag.isdigit() and len(tag) <= SEQUENCE_DIGITS_MAX else 0
+    return visit.number("after", known)
+
+
+def bundle_page(answer: BundleAnswer, _visit: Visit) -> Page:
+    """Show a signed bundle, or that there is none newer."""
+    headers = {"ETag": f'"{answer.bundle_sequence}"'}
+    if not answer.bundle:
+        return Page(b"", NOT_MODIFIED, OCTETS, headers)
+    return Page(answer.bundle, 200, OCTETS, headers)
+
+
+def crl_page(crl: bytes, crl_number: int, etag: str) -> Page:
+    """Show the newest CRL.
+
+    Raises:
+        NotFoundError: None was signed yet.
+    """
+    if not crl:
+        raise NotFoundError("no revocation list was signed yet")
+    headers = {"ETag": f'"{crl_number}"'}
+    kind = "application/pkix-crl"
+    if etag.removeprefix("W/") == headers["ETag"]:
+        return Page(b"", NOT_MODIFIED, kind, headers)
+    return Page(crl, 200, kind, headers)

@@ -1,0 +1,59 @@
+"""What a node shows and trusts on its doors: the live certificate and the pinned root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography import x509
+
+from broker.errors import UnavailableError
+from broker.runtime.paths import Paths
+from broker.units import UnixSeconds
+from broker.wire.node import Membership
+
+MEMBERSHIP_BYTES_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """One version directory and the pinned root; the numbers are those of the leaf in it."""
+
+    directory: Path
+    root_pem: str
+    serial: str
+    not_after: UnixSeconds
+
+
+def find_material(paths: Paths) -> Material:
+    """Return the current membership's root and the live certificate.
+
+    The link is resolved here, once: certificate and key then come from the same version whatever
+    an installation does meanwhile.
+
+    Raises:
+        UnavailableError: One of them is not there yet; the detail is fit for a state line.
+    """
+    membership = _membership(paths.membership)
+    try:
+        directory = (paths.certificates / membership.host / "live").resolve(strict=True)
+        leaf = x509.load_pem_x509_certificate((directory / "fullchain.pem").read_bytes())
+    except (OSError, RuntimeError):
+        raise UnavailableError("waiting for certificate") from None
+    except ValueError:
+        raise UnavailableError("waiting for a readable certificate") from None
+    return Material(
+        directory=directory,
+        root_pem=membership.root_pem,
+        serial=f"{leaf.serial_number:x}",
+        not_after=UnixSeconds(int(leaf.not_valid_after_utc.timestamp())),
+    )
+
+
+def _membership(path: Path) -> Membership:
+    try:
+        with path.open("rb") as file:
+            return msgspec.json.decode(file.read(MEMBERSHIP_BYTES_MAX), type=Membership)
+    except FileNotFoundError:
+        raise UnavailableError("waiting for membership") from None
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+        raise UnavailableError("waiting for a readable membership.json") from None

@@ -1,0 +1,274 @@
+"""HTTPS calls to other nodes: verified by the mesh's own root and by name, or not made at all.
+
+Invariants: TLS 1.3; exactly one trust anchor, the pinned root, whatever the environment says; the
+server proves the name it was asked for, wherever it was found; nothing is sent in plain text; no
+redirect is followed; an answer is bounded in size and in time. Every trouble is a `MeshError`.
+"""
+
+import hmac
+import warnings
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+import requests
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from urllib3.exceptions import InsecureRequestWarning
+
+from broker.errors import MalformedMessageError, NoMeshError, NotAMemberError, PinMismatchError
+from broker.runtime.paths import Paths
+from broker.wire.base import Body
+from broker.wire.node import Endpoint, Membership
+from workers.certstore import CertificateStore
+from workers.leaf import PARSE_ERRORS
+from workers.transport import (
+    TIMEOUT_S,
+    Ask,
+    ElsewhereError,
+    context_for,
+    decoded,
+    exchange,
+    open_session,
+    unverified_context,
+    urls_of,
+)
+
+__all__ = [
+    "TIMEOUT_S",
+    "ElsewhereError",
+    "PeerSession",
+    "PinnedSession",
+    "fetch_root",
+    "fingerprint",
+    "load_membership",
+    "probe_root",
+    "root_der_of",
+    "urls_of",
+]
+
+A = TypeVar("A", bound=msgspec.Struct)
+
+
+class PinnedSession:
+    """Calls to doors that ask for no client certificate (the enrol port).
+
+    Args:
+        root_der: The one trust anchor.
+        server_name: Name the server must prove; None accepts any certificate below the root.
+        timeout_s: For a whole call, all addresses together.
+    """
+
+    def __init__(
+        self, root_der: bytes, server_name: str | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._context = context_for(root_der)
+        self._context.check_hostname = server_name is not None
+        self._name = server_name
+        self._timeout_s = timeout_s
+        self._session = open_session(self._context, server_name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def get(
+        self, urls: Sequence[str], kind: type[A], *, headers: Mapping[str, str] | None = None
+    ) -> A:
+        """Return the answer of the first of `urls` that answers; raises as `PeerSession.call`."""
+        raw = exchange(self._session, urls, Ask("GET", None, self._timeout_s, headers or {}))
+        return decoded(raw, kind)
+
+    def post(self, urls: Sequence[str], body: Body, kind: type[A]) -> A:
+        """Return the answer of the first of `urls` that answers; raises as `PeerSession.call`."""
+        content = msgspec.json.encode(body)
+        return decoded(exchange(self._session, urls, Ask("POST", content, self._timeout_s)), kind)
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._session.close()
+
+
+class PeerSession:
+    """Calls to other members of the mesh over mutual TLS.
+
+    The client certificate is the live one at the time of the call: connections made with an older
+    one are closed when `live` has moved (a session keeps the old certificate otherwise).
+
+    Args:
+        paths: Where this node's certificates are.
+        membership: The mesh and its root.
+        timeout_s: For a whole call, all addresses together.
+    """
+
+    def __init__(
+        self, paths: Paths, membership: Membership, *, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._root = root_der_of(membership)
+        self._store = CertificateStore(paths.certificates, membership.host)
+        self._timeout_s = timeout_s
+        self._sessions: dict[str, requests.Session] = {}
+        self._version = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def call(  # noqa: PLR0913 (one call has this many sides; the last two have defaults)
+        self,
+        endpoint: Endpoint,
+        method: str,
+        path: str,
+        body: Body | None,
+        kind: type[A],
+        *,
+        port: str = "mesh",
+        timeout_s: float | None = None,
+    ) -> A:
+        """Return the answer of `endpoint`, tried at its addresses in order.
+
+        Args:
+            endpoint: Whom to call; its `server_name` is verified.
+            method: HTTP method.
+            path: Path and query.
+            body: JSON body, or None.
+            kind: Struct the answer decodes to.
+            port: "mesh" or "enroll".
+            timeout_s: Other than the session's.
+
+        Raises:
+            PeerUnreachableError: No address answered, or none as this endpoint.
+            NotAMemberError: The peer refused this node's certificate.
+            MeshError: The peer's refusal, by its code.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        ask = Ask(method, content, timeout_s or self._timeout_s, {}, shows_certificate=True)
+        return decoded(self._exchange(endpoint, path, port, ask), kind)
+
+    def fetch(self, endpoint: Endpoint, path: str, *, port: str = "mesh") -> bytes:
+        """Return the octets at `path`; empty when there is nothing new. Raises as `call`."""
+        ask = Ask("GET", None, self._timeout_s, {}, shows_certificate=True)
+        return self._exchange(endpoint, path, port, ask)
+
+    def close(self) -> None:
+        """Drop all connections; the next call makes new ones with the live certificate."""
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def _exchange(self, endpoint: Endpoint, path: str, port: str, ask: Ask) -> bytes:
+        number = endpoint.mesh_port if port == "mesh" else endpoint.enroll_port
+        session = self._session_for(endpoint.server_name)
+        return exchange(session, urls_of(endpoint.addresses, number, path), ask)
+
+    def _session_for(self, server_name: str) -> requests.Session:
+        live = self._store.live()
+        if live is None:
+            raise NotAMemberError(
+                "this node has no usable certificate yet", hint="run `certmesh cert show`"
+            )
+        if live.version != self._version:
+            self.close()
+            self._version = live.version
+        if server_name not in self._sessions:
+            context = context_for(self._root)
+            context.load_cert_chain(live.fullchain, live.key)
+            self._sessions[server_name] = open_session(context, server_name)
+        return self._sessions[server_name]
+
+
+def load_membership(paths: Paths) -> Membership | None:
+    """Return what this node knows of its mesh; None while it belongs to none.
+
+    Raises:
+        NoMeshError: The file is damaged; that is not the same as having no mesh.
+    """
+    try:
+        raw = paths.membership.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=Membership)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise NoMeshError(
+            f"{paths.membership} is damaged ({error})",
+            hint="restore the file from a backup, or leave and join again",
+        ) from None
+
+
+def fetch_root(url: str, pin: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return the root certificate (DER) at the node behind `url` if it is the pinned one.
+
+    Nothing secret is sent: the connection is not verified yet.
+
+    Args:
+        url: `https://ADDRESS:PORT`.
+        pin: Hex SHA-256 over the DER of the root.
+        timeout_s: For the whole call.
+
+    Raises:
+        PinMismatchError: Another CA answered.
+        PeerUnreachableError: Nobody answered.
+    """
+    root = probe_root(url, timeout_s)
+    found = fingerprint(root)
+    if not hmac.compare_digest(found, pin.lower()):
+        raise PinMismatchError(
+            f"the CA at {url} is sha256:{found[:16]}, expected sha256:{pin[:16]}; nothing was sent",
+            hint="somebody may stand between you and the CA, or the invite is from another mesh",
+        )
+    return root
+
+
+def probe_root(url: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return whatever root certificate (DER) the node behind `url` shows, unverified."""
+    context = unverified_context()
+    with warnings.catch_warnings(), open_session(context, None) as session:
+        warnings.simplefilter("ignore", InsecureRequestWarning)  # the pin is compared instead
+        raw = exchange(session, [f"{url.rstrip('/')}/v1/ca.pem"], Ask("GET", None, timeout_s))
+    try:
+        return x509.load_pem_x509_certificate(raw).public_bytes(Encoding.DER)
+    except PARSE_ERRORS:
+        raise MalformedMessageError(
+            f"what {url} answered is not a CA certificate",
+            hint="is that the enrol port (7642) of a certmesh node?",
+        ) from None
+
+
+def fingerprint(root_der: bytes) -> str:
+    """Return the hex SHA-256 of a DER certificate: the pin."""
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(root_der)
+    return digest.finalize().hex()
+
+
+def root_der_of(membership: Membership) -> bytes:
+    """Return the trust anchor of a mesh as DER.
+
+    Raises:
+        NoMeshError: The stored root is damaged or not the pinned one.
+    """
+    try:
+        root = x509.load_pem_x509_certificate(membership.root_pem.encode())
+    except PARSE_ERRORS:
+        raise NoMeshError("the stored root certificate is damaged") from None
+    der = root.public_bytes(Encoding.DER)
+    if not hmac.compare_digest(fingerprint(der), membership.pin):
+        raise NoMeshError("the stored root certificate is not the pinned one")
+    return der

@@ -1,0 +1,197 @@
+"""Brings a certificate into service: install, hooks, probe, and back again when that fails.
+
+A delivery that was cut short by a kill is finished at the next start: beside the versions lies a
+record of the last finished one, and a live certificate it does not speak of still needs its hooks.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.clock import boottime_ms
+from broker.errors import CSRRejectedError, MeshError, NotFoundError
+from broker.runtime.events import EventName
+from broker.runtime.files import write_atomic
+from broker.runtime.logs import log
+from broker.runtime.settings import Renewal
+from broker.units import UnixSeconds
+from broker.wire.renewal import NoteOwnCertificate
+from broker.wire.work import Installed
+from workers.certstore import CertificateStore, LiveCertificate
+from workers.renewal.hookset import HookSet, environment_of
+from workers.renewal.logic import (
+    DeliveryRecord,
+    HookEvent,
+    HookRun,
+    ProbeResult,
+    event_of,
+    failure_text,
+    judge,
+    own_detail,
+)
+from workers.renewal.probe import Prober
+
+
+@dataclass(slots=True)
+class Delivery:
+    """Delivers certificates of one host.
+
+    Attributes:
+        store: Its certificates.
+        hooks: Its hooks.
+        prober: Looks at its ports.
+        policy: `[renewal]`.
+        server_name: Name to ask the probed ports for.
+    """
+
+    store: CertificateStore
+    hooks: HookSet
+    prober: Prober
+    policy: Renewal
+    server_name: str
+
+    def install(self, leaf: bytes, issuing: bytes, root: bytes) -> Installed:
+        """Install a certificate for the pending key, bring it into service, say what came of it.
+
+        Raises:
+            MeshError: It was not installed; nothing changed.
+        """
+        before = self.store.live()
+        event = event_of(before)
+        self._prepare(event, before)
+        done = self.store.install(leaf, issuing, root)
+        live = self.store.live()
+        if live is None or live.serial != done.serial:
+            raise NotFoundError("another installation has replaced this certificate already")
+        log(EventName.CERTIFICATE_INSTALLED, host=live.host, serial=live.serial)
+        return self._serve(live, event, done.previous)
+
+    def settle(self) -> None:
+        """Finish a delivery that was cut short: the live certificate's hooks may not have run."""
+        live = self.store.live()
+        if live is None or self._record() is not None:
+            return
+        with self._alone() as alone:
+            if alone and self._record() is None:
+                previous = self.store.previous()
+                event: HookEvent = "renewed" if previous else "issued"
+                self._serve(live, event, previous)
+
+    def look_again(self) -> None:
+        """See whether a port that went on serving an old certificate has come round."""
+        live, record = self.store.live(), self._record()
+        if live is None or record is None or record.state != "stale":
+            return
+        probes = self.prober.glance(self.policy.probe, live.serial, self.server_name)
+        if probes and all(probe.served for probe in probes):
+            self._keep(DeliveryRecord(live.serial, "served"))
+
+    def report(self) -> NoteOwnCertificate:
+        """Return what is live on this node, and in which state it is."""
+        live, record = self.store.live(), self._record()
+        if live is None:
+            return NoteOwnCertificate(
+                present=False,
+                serial="",
+                not_before=UnixSeconds(0),
+                not_after=UnixSeconds(0),
+                state="unknown",
+                detail="",
+            )
+        return NoteOwnCertificate(
+            present=True,
+            serial=live.serial,
+            not_before=live.not_before,
+            not_after=live.not_after,
+            state=record.state if record else "installed",
+            detail=record.detail if record else "",
+        )
+
+    def longest_ms(self) -> int:
+        """Return how long hooks and probes may take."""
+        return self.hooks.longest_ms() + self.prober.longest_ms(self.policy.probe)
+
+    def _prepare(self, event: HookEvent, before: LiveCertificate | None) -> None:
+        runs = self.hooks.run("pre", event, environment_of(self.store, before))
+        failures = _failed(runs)
+        if failures:
+            raise CSRRejectedError(
+                f"not installed: {'; '.join(map(failure_text, failures))}",
+                hint="mend or remove the hook in hooks.d/pre",
+            )
+
+    def _serve(self, live: LiveCertificate, event: HookEvent, previous: str) -> Installed:
+        """Run hooks and probes for the live certificate; go back when they say so."""
+        began_ms = boottime_ms()
+        runs = self.hooks.run("deploy", event, environment_of(self.store, live))
+        hook_ms = boottime_ms() - began_ms if runs else 0
+        failures = _failed(runs)
+        probes = () if failures else self._probe(live)
+        may_roll_back = self.policy.rollback and bool(previous)
+        verdict = judge(failures, probes, may_roll_back=may_roll_back)
+        restored, trouble = self._roll_back(previous, event) if verdict.roll_back else (None, "")
+        trouble = trouble or self._finish(event, restored or live)
+        detail = own_detail(verdict, restored.serial if restored else "", trouble)
+        state = "failed" if restored else verdict.state
+        self._keep(DeliveryRecord((restored or live).serial, state, detail))
+        if verdict.state == "stale":
+            log(EventName.CERTIFICATE_SERVED_MISMATCH, host=live.host, detail=detail)
+        return Installed(serial=live.serial, state=state, detail=detail, hook_ms=hook_ms)
+
+    def _probe(self, live: LiveCertificate) -> tuple[ProbeResult, ...]:
+        return self.prober.probe(self.policy.probe, live.serial, self.server_name)
+
+    def _roll_back(self, previous: str, event: HookEvent) -> tuple[LiveCertificate | None, str]:
+        """Return the certificate that is live again, if any, and what went wrong on the way."""
+        try:
+            restored = self.store.rollback(previous)
+        except MeshError as error:
+            return None, f"could not go back: {error.detail}"
+        log(EventName.CERTIFICATE_ROLLED_BACK, host=restored.host, serial=restored.serial)
+        environment = environment_of(self.store, restored)
+        failures = _failed(self.hooks.run("deploy", event, environment, retry=False))
+        return restored, "; ".join(f"after that {failure_text(run)}" for run in failures)
+
+    def _finish(self, event: HookEvent, live: LiveCertificate) -> str:
+        # A failed post hook is told, but goes back to nothing: the certificate is in service.
+        runs = self.hooks.run("post", event, environment_of(self.store, live))
+        return "; ".join(map(failure_text, _failed(runs)))
+
+    def _record(self) -> DeliveryRecord | None:
+        """Return how the delivery of the live certificate ended; None while it has not."""
+        live = self.store.live()
+        try:
+            record = msgspec.json.decode(self._record_path.read_bytes(), type=DeliveryRecord)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return record if live is not None and record.serial == live.serial else None
+
+    def _keep(self, record: DeliveryRecord) -> None:
+        write_atomic(self._record_path, msgspec.json.encode(record))
+
+    @property
+    def _record_path(self) -> Path:
+        return self.store.directory / "delivery.json"
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Yield whether no other worker of this node is finishing the same delivery."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        descriptor = os.open(self.store.directory / ".settling", flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(descriptor)
+
+
+def _failed(runs: Sequence[HookRun]) -> list[HookRun]:
+    return [run for run in runs if run.failed]

@@ -1,0 +1,192 @@
+"""The hooks of this node: where they come from, when they run, and what is kept of each run.
+
+`[[hook]]` entries of the settings and executables in `hooks.d/deploy` run after a certificate went
+live; those in `hooks.d/pre` before, those in `hooks.d/post` at the very end. Settings are read
+again at each use, so that a hook added by the operator counts at the next renewal.
+"""
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from broker.clock import wall_s
+from broker.errors import SettingsError
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from broker.runtime.paths import Paths
+from broker.runtime.settings import Hook, Settings, load_settings
+from workers.certstore import CertificateStore, LiveCertificate
+from workers.renewal.hook import NOT_STARTED, Ended, HookOrder, Pause, run_program
+from workers.renewal.logic import HookEvent, HookRun, rfc3339
+from workers.renewal.runlog import RunLog
+
+Stage = Literal["pre", "deploy", "post"]
+STAGES: tuple[Stage, ...] = ("pre", "deploy", "post")
+
+DIRECTORY_TIMEOUT_MS = 30_000
+"""For executables in `hooks.d`, which have no settings of their own."""
+
+AGAIN_MS = 1000
+"""Pause before a failed hook is tried again."""
+
+
+class HookSet:
+    """Finds and runs the hooks of one node.
+
+    Args:
+        paths: Of the node.
+        settings: Used when the file cannot be read any more.
+        pause: How to wait.
+    """
+
+    def __init__(self, paths: Paths, settings: Settings, pause: Pause) -> None:
+        self._paths = paths
+        self._settings = settings
+        self._pause = pause
+        self._log = RunLog(paths)
+
+    def run(
+        self,
+        stage: Stage,
+        event: HookEvent,
+        environment: Mapping[str, str],
+        *,
+        retry: bool = True,
+    ) -> list[HookRun]:
+        """Run all hooks of a stage in order and return the last run of each."""
+        return [
+            self._run_until_done(order, event, environment, retry=retry)
+            for order in self._orders(stage, event)
+        ]
+
+    def run_one(self, name: str, environment: Mapping[str, str]) -> HookRun | None:
+        """Run the hook called `name` once; None when there is none of that name."""
+        for order in self._named(name):
+            return self._run(order, "issued", environment)
+        return None
+
+    def longest_ms(self) -> int:
+        """Return how long all hooks may take, a second round for a rollback included."""
+        orders = [order for stage in STAGES for order in self._orders(stage, None)]
+        return sum(_longest_ms(order) + order.timeout_ms for order in orders)
+
+    def _orders(self, stage: Stage, event: HookEvent | None) -> list[HookOrder]:
+        own = self._configured() if stage == "deploy" else ()
+        wanted = [hook for hook in own if event is None or event in hook.event]
+        return [*map(_order_of, wanted), *self._found(stage)]
+
+    def _named(self, name: str) -> Iterator[HookOrder]:
+        for stage in STAGES:
+            yield from (order for order in self._orders(stage, None) if order.name == name)
+
+    def _configured(self) -> tuple[Hook, ...]:
+        try:
+            return load_settings(self._paths.settings).hook
+        except SettingsError as error:
+            log(EventName.CONFIG_REJECTED, detail=error.detail)
+            return self._settings.hook
+
+    def _found(self, stage: Stage) -> list[HookOrder]:
+        directory = self._paths.home / "hooks.d" / stage
+        try:
+            files = sorted(directory.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [
+            HookOrder(f"{stage}/{file.name}", (str(file),), DIRECTORY_TIMEOUT_MS)
+            for file in files
+            if _is_program(file)
+        ]
+
+    def _run_until_done(
+        self, order: HookOrder, event: HookEvent, environment: Mapping[str, str], *, retry: bool
+    ) -> HookRun:
+        run = self._run(order, event, environment)
+        for _ in range(order.retries if retry else 0):
+            if not run.failed:
+                break
+            self._pause.wait(AGAIN_MS)
+            run = self._run(order, event, environment)
+        return run
+
+    def _run(self, order: HookOrder, event: HookEvent, environment: Mapping[str, str]) -> HookRun:
+        began = wall_s()
+        log(EventName.HOOK_STARTED, hook=order.name, hook_event=event)
+        fault = _distrust(order)
+        if fault:
+            ended = Ended(NOT_STARTED, 0, timed_out=False, output=fault)
+        else:
+            ended = run_program(order, {**environment, "CERTMESH_EVENT": event}, self._pause)
+        run = HookRun(
+            at=rfc3339(began),
+            hook=order.name,
+            event=event,
+            exit=ended.exit,
+            took_s=round(ended.took_ms / 1000, 3),
+            timed_out=ended.timed_out,
+            output=ended.output,
+            serial=environment["CERTMESH_SERIAL"],
+        )
+        self._log.add(run)
+        _tell(run)
+        return run
+
+
+def environment_of(
+    store: CertificateStore, live: LiveCertificate | None, *, dry_run: bool = False
+) -> dict[str, str]:
+    """Return what a hook learns; paths go through the `live` link, so they stay valid."""
+    link = store.live_link
+    names = [
+        san for san in (live.sans if live else ()) if not san[-1:].isdigit() and ":" not in san
+    ]
+    return {
+        "CERTMESH_HOST": store.host,
+        "CERTMESH_LIVE_DIR": str(link),
+        "CERTMESH_CERT": str(link / "cert.pem"),
+        "CERTMESH_KEY": str(link / "key.pem"),
+        "CERTMESH_CHAIN": str(link / "chain.pem"),
+        "CERTMESH_FULLCHAIN": str(link / "fullchain.pem"),
+        "CERTMESH_SERIAL": live.serial if live else "",
+        "CERTMESH_NOT_AFTER": rfc3339(live.not_after) if live else "",
+        "CERTMESH_DRY_RUN": "1" if dry_run else "",
+        "RENEWED_LINEAGE": str(link),
+        "RENEWED_DOMAINS": " ".join(names),
+    }
+
+
+def _order_of(hook: Hook) -> HookOrder:
+    return HookOrder(hook.name, hook.command, hook.timeout.ms, hook.user, hook.retries)
+
+
+def _longest_ms(order: HookOrder) -> int:
+    return (order.retries + 1) * (order.timeout_ms + AGAIN_MS)
+
+
+def _is_program(file: Path) -> bool:
+    # Editors leave backups behind; certbot skips the same ones.
+    leftover = file.name.startswith(".") or file.name.endswith(("~", ".bak", ".orig", ".rej"))
+    return not leftover and file.is_file() and os.access(file, os.X_OK)
+
+
+def _distrust(order: HookOrder) -> str:
+    """Return why an executable of `hooks.d` is not run: others could have written it."""
+    file = Path(order.argv[0]) if order.argv else Path()
+    if "/" not in order.name or file.parent.parent.name != "hooks.d":
+        return ""
+    for path in (file, file.parent):
+        found = path.stat()
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in {0, os.geteuid()}:
+            return f"not run: {path} can be written by others (chmod go-w, and check its owner)"
+    return ""
+
+
+def _tell(run: HookRun) -> None:
+    if run.timed_out:
+        log(EventName.HOOK_TIMED_OUT, hook=run.hook, took_s=run.took_s, serial=run.serial)
+    elif run.failed:
+        log(EventName.HOOK_FAILED, hook=run.hook, exit=run.exit, took_s=run.took_s)
+    else:
+        log(EventName.HOOK_SUCCEEDED, hook=run.hook, took_s=run.took_s, serial=run.serial)

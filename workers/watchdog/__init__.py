@@ -1,0 +1,1 @@
+"""Watchdog: makes supervisord quick, counts restarts, kills what hangs, repairs FATAL programs."""

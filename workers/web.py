@@ -1,0 +1,166 @@
+"""From an HTTP request to the broker and back: the same for every door.
+
+Order of the checks, cheapest and most telling first: who is it, is there such a route, does the
+body have its shape, is there room. Only then does the broker hear of it.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from aiohttp import hdrs, web
+
+from broker.errors import (
+    BusyError,
+    DeadlineError,
+    ErrorCode,
+    MalformedMessageError,
+    MeshError,
+    OversizedMessageError,
+)
+from broker.wire.base import Reply
+from broker.wire.node import Endpoint, GetNode, NodeView
+from workers.connection import Connection, Limits, respond, respond_refusal
+from workers.problem import RefusedError, refusal_of
+from workers.route import Asker, Caller, Page, Route, RouteTable, Visit, checked, decode_content
+
+REQUEST_TIMEOUT = 408
+UNSUPPORTED_MEDIA_TYPE = 415
+BUSY_RETRY_MS = 1000
+PRIMARY_TIMEOUT_MS = 1000
+EMPTY_OBJECT = b"{}"
+"""No body at all is one without fields; those that are required are then named."""
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+Meet = Callable[[Connection], Caller]
+Refused = Callable[[Caller | None, MeshError], None]
+
+
+class Front:
+    """Answers the requests of one door."""
+
+    def __init__(
+        self,
+        table: RouteTable,
+        asker: Asker,
+        meet: Meet,
+        limits: Limits,
+        refused: Refused = lambda _caller, _error: None,
+    ) -> None:
+        self._table = table
+        self._asker = asker
+        self._meet = meet
+        self._limits = limits
+        self._refused = refused
+        self._in_flight = 0
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; every expected trouble becomes a problem document."""
+        connection = request.protocol
+        assert isinstance(connection, Connection), "doors make connections of their own"
+        connection.begin()
+        request_id = secrets.token_hex(8)
+        try:
+            response = await self._answer(connection, request, request_id)
+        finally:
+            connection.finish()
+        if not request.content.is_eof():
+            response.force_close()  # what follows on this connection is no new request
+        return response
+
+    async def _answer(
+        self, connection: Connection, request: web.BaseRequest, request_id: str
+    ) -> web.Response:
+        caller = None
+        try:
+            caller = self._meet(connection)
+            page = await self._page(caller, request)
+        except RefusedError as refusal:
+            return respond_refusal(refusal, request_id)
+        except MeshError as error:
+            self._refused(caller, error)
+            return respond_refusal(refusal_of(error), request_id, await self._primary(error))
+        response = respond(page.body, page.status, page.content_type, request_id)
+        response.headers.update(page.headers)
+        return response
+
+    async def _page(self, caller: Caller, request: web.BaseRequest) -> Page:
+        route, parameters = self._table.find(request.method, request.rel_url.raw_path)
+        raw = await self._read(request)
+        visit = Visit(
+            caller=caller,
+            parameters=parameters,
+            query=dict(request.query),
+            body=decode_content(raw or EMPTY_OBJECT, route.body) if route.body else None,
+            bearer=_bearer(request),
+            etag=request.headers.get(hdrs.IF_NONE_MATCH, ""),
+        )
+        if self._in_flight >= self._limits.in_flight:
+            raise BusyError("too many requests at once", retry_after_ms=BUSY_RETRY_MS)
+        self._in_flight += 1
+        try:
+            return await self._ask(route, visit)
+        finally:
+            self._in_flight -= 1
+
+    async def _ask(self, route: Route, visit: Visit) -> Page:
+        if route.serve is not None:
+            return await route.serve(visit, self._asker)
+        assert route.make is not None
+        assert issubclass(route.reply, Reply), f"{route.path} asks the broker"
+        question = checked(route.make(visit))
+        reply = await self._asker.ask(question, route.reply, timeout_ms=route.timeout_ms)
+        return route.show(reply, visit)
+
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        _refuse_encodings(request)
+        if (request.content_length or 0) > self._limits.body_bytes:
+            raise self._too_large()
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await request.writer.write(CONTINUE)
+            request.writer.output_size = 0  # the answer itself has not begun
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                return await self._gather(request)
+        except TimeoutError:
+            error = DeadlineError("the request body did not arrive in time")
+            raise RefusedError(error, REQUEST_TIMEOUT, close=True) from None
+
+    async def _gather(self, request: web.BaseRequest) -> bytes:
+        chunks = bytearray()
+        try:
+            async for chunk in request.content.iter_any():
+                chunks += chunk
+                if len(chunks) > self._limits.body_bytes:
+                    raise self._too_large()
+        except web.RequestPayloadError:
+            raise MalformedMessageError("the request body is damaged") from None
+        return bytes(chunks)
+
+    def _too_large(self) -> RefusedError:
+        error = OversizedMessageError(
+            f"the request body is larger than {self._limits.body_bytes} bytes"
+        )
+        refusal = refusal_of(error)
+        refusal.close = True
+        return refusal
+
+    async def _primary(self, error: MeshError) -> Endpoint | None:
+        if error.code is not ErrorCode.NOT_PRIMARY:
+            return None
+        try:
+            node = await self._asker.ask(GetNode(), NodeView, timeout_ms=PRIMARY_TIMEOUT_MS)
+        except MeshError:
+            return None
+        return node.mesh.primary if node.mesh else None
+
+
+def _refuse_encodings(request: web.BaseRequest) -> None:
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        error = MalformedMessageError("compressed request bodies are not taken")
+        raise RefusedError(error, UNSUPPORTED_MEDIA_TYPE, close=True)
+
+
+def _bearer(request: web.BaseRequest) -> str:
+    scheme, _, secret = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else ""
