@@ -95,7 +95,11 @@ class HooksView(Message, frozen=True, tag="hooks-view"):
 
 
 class HookRun(Body, frozen=True):
-    """One line of `hook-runs.ndjson`; `exit` None means it was killed."""
+    """One run of one hook, a line of `hook-runs.ndjson`.
+
+    `exit` is the exit status, minus the signal number for a killed hook, 127 when it could not
+    be started, None when nobody knows. `output` is the end of what it wrote, both streams.
+    """
 
     at: UnixSeconds
     hook: Text
@@ -105,6 +109,11 @@ class HookRun(Body, frozen=True):
     timed_out: bool = False
     output: Annotated[str, Meta(max_length=8192)] = ""
     serial: Text = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the hook did not do its work."""
+        return self.exit != 0 or self.timed_out
 
 
 class HookRunsView(Message, frozen=True, tag="hook-runs-view"):

@@ -13,11 +13,13 @@ import pytest
 from broker.clock import boottime_ms
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.units import UnixSeconds
+from broker.wire.console_api import HookRun
 from tests.support import eventually
 from workers.certstore import CertificateStore
 from workers.renewal.hook import Ended, HookOrder, PlainPause, run_program
 from workers.renewal.hookset import HookSet, environment_of
-from workers.renewal.logic import OUTPUT_BYTES_KEPT, RUNS_KEPT, HookRun
+from workers.renewal.logic import OUTPUT_BYTES_KEPT, RUNS_KEPT
 from workers.renewal.runlog import RunLog
 
 REPOSITORY = Path(__file__).parents[2]
@@ -271,7 +273,18 @@ def test_the_run_log_keeps_the_newest_runs_and_survives_damage(paths: Paths) -> 
     log = RunLog(paths)
     (paths.data / "hook-runs.ndjson").write_bytes(b"{half a line\n" * (RUNS_KEPT + 10))
     for number in range(3):
-        log.add(HookRun("", f"h{number}", "renewed", 0, 0.0, timed_out=False, output="", serial=""))
+        log.add(
+            HookRun(
+                UnixSeconds(0),
+                f"h{number}",
+                "renewed",
+                0,
+                0.0,
+                timed_out=False,
+                output="",
+                serial="",
+            )
+        )
     assert [run.hook for run in log.runs()] == ["h0", "h1", "h2"]
     assert len((paths.data / "hook-runs.ndjson").read_bytes().splitlines()) == RUNS_KEPT
 

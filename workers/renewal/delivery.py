@@ -20,6 +20,7 @@ from broker.runtime.files import write_atomic
 from broker.runtime.logs import log
 from broker.runtime.settings import Renewal
 from broker.units import UnixSeconds
+from broker.wire.console_api import HookRun
 from broker.wire.renewal import NoteOwnCertificate
 from broker.wire.work import Installed
 from workers.certstore import CertificateStore, LiveCertificate
@@ -27,7 +28,6 @@ from workers.renewal.hookset import HookSet, environment_of
 from workers.renewal.logic import (
     DeliveryRecord,
     HookEvent,
-    HookRun,
     ProbeResult,
     event_of,
     failure_text,

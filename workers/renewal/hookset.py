@@ -17,9 +17,10 @@ from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Hook, Settings, load_settings
+from broker.wire.console_api import HookRun
 from workers.certstore import CertificateStore, LiveCertificate
 from workers.renewal.hook import NOT_STARTED, Ended, HookOrder, Pause, run_program
-from workers.renewal.logic import HookEvent, HookRun, rfc3339
+from workers.renewal.logic import HookEvent, rfc3339
 from workers.renewal.runlog import RunLog
 
 Stage = Literal["pre", "deploy", "post"]
@@ -120,7 +121,7 @@ class HookSet:
         else:
             ended = run_program(order, {**environment, "CERTMESH_EVENT": event}, self._pause)
         run = HookRun(
-            at=rfc3339(began),
+            at=began,
             hook=order.name,
             event=event,
             exit=ended.exit,

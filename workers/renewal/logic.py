@@ -13,14 +13,18 @@ from typing import Literal
 import msgspec
 
 from broker.errors import NotPrimaryError
+from broker.wire.console_api import HookRun
 from broker.wire.ids import Hex, ServedState, Text, UnixSeconds
 from broker.wire.node import Endpoint
 from broker.wire.work import Failed, Install, Installed, Rekey, RenewMember, RenewOwn
 
 HookEvent = Literal["issued", "renewed"]
 
-ROUND_MS_MAX = 60_000
-"""No timer is longer than a minute: laptops sleep."""
+ROUND_MS_MAX = 5000
+"""A restarted broker knows of this node's certificate only what the next round tells it."""
+
+AFTER_FAILURE_MS = 1000
+"""Own renewals that fail are never tried faster than this, whatever the broker hands out."""
 
 PENDING_REUSE_S = 600
 """A waiting key younger than this serves a retry, so that the CA can repeat its answer."""
@@ -34,28 +38,6 @@ RENEWED = "Certificate renewed"
 RENEWED_HOOK_FAILED = "Certificate renewed but hook failed"
 RENEWAL_FAILED = "Certificate renewal failed"
 CHECK_COMPLETE = "Renewal check complete"
-
-
-class HookRun(msgspec.Struct, frozen=True):
-    """One run of one hook as `hook-runs.ndjson` keeps it; `at` is RFC 3339 in UTC.
-
-    `exit` is the exit status, minus the signal number for a killed hook, 127 when it could not be
-    started. `output` is the end of what it wrote, both streams.
-    """
-
-    at: str
-    hook: str
-    event: str
-    exit: int
-    took_s: float
-    timed_out: bool
-    output: str
-    serial: str
-
-    @property
-    def failed(self) -> bool:
-        """Whether the hook did not do its work."""
-        return self.exit != 0 or self.timed_out
 
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
@@ -135,7 +117,7 @@ def summary_of(result: Installed | Failed) -> str:
 
 
 def next_round_ms(answered_ms: int, check_every_ms: int) -> int:
-    """Return when to look again: as the broker says, within the settings and one minute."""
+    """Return when to look again: as the broker says, within the settings and five seconds."""
     return max(0, min(answered_ms, check_every_ms, ROUND_MS_MAX))
 
 

@@ -26,6 +26,7 @@ from broker.wire.work import (
     LeaseWork,
     ReleaseLease,
     RenewMember,
+    RenewOwn,
     WorkAnswer,
     WorkResult,
 )
@@ -33,6 +34,7 @@ from workers.peer import load_membership
 from workers.process import Desk, Outcome
 from workers.renewal.errand import Errand, build_errand
 from workers.renewal.logic import (
+    AFTER_FAILURE_MS,
     CHECK_COMPLETE,
     DETAIL_LENGTH_MAX,
     ROUND_MS_MAX,
@@ -83,7 +85,7 @@ class RenewalLoop:
         return self._errand
 
     def _drain(self, desk: Desk, errand: Errand) -> int:
-        """Work until no item is left or a stop is asked; return the broker's next time."""
+        """Work until no item is left or a stop is asked; return when to look again."""
         renewed: list[bool] = []
         while not desk.stopping():
             answer = desk.ask(LeaseWork(), WorkAnswer)
@@ -93,7 +95,10 @@ class RenewalLoop:
             result = self._perform(desk, errand, answer.lease)
             if isinstance(answer.lease.item, RenewMember) and result is not None:
                 renewed.append(isinstance(result, Installed))
-        return 0
+            if isinstance(answer.lease.item, RenewOwn) and isinstance(result, Failed):
+                break
+        _tell_complete(renewed)
+        return AFTER_FAILURE_MS
 
     def _perform(self, desk: Desk, errand: Errand, lease: Lease) -> WorkResult | None:
         """Do one item and complete its lease; None when the lease went back or away."""

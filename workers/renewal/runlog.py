@@ -10,7 +10,8 @@ import msgspec
 
 from broker.runtime.files import write_atomic
 from broker.runtime.paths import Paths
-from workers.renewal.logic import HookRun, newest_runs
+from broker.wire.console_api import HookRun
+from workers.renewal.logic import newest_runs
 
 NAME = "hook-runs.ndjson"
 

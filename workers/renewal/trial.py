@@ -9,11 +9,11 @@ from broker.runtime.exits import Exit
 from broker.runtime.logs import setup_logs
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.wire.console_api import HookRun
 from workers.certstore import CertificateStore
 from workers.peer import load_membership
 from workers.renewal.hook import PlainPause
 from workers.renewal.hookset import HookSet, environment_of
-from workers.renewal.logic import HookRun
 
 OPTION = "--test-hook"
 
