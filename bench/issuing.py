@@ -103,9 +103,7 @@ def _round(paths: Paths, plan: tuple[int, int, int]) -> float:
     return clients * count / (last - first)
 
 
-def _client(
-    paths: Paths, in_flight: int, count: int, ready: object, queue: object
-) -> None:
+def _client(paths: Paths, in_flight: int, count: int, ready: object, queue: object) -> None:
     client = RawClient(paths, Service.RENEWAL)
     work = _lease(client, count)
     ready.wait(120)  # type: ignore[attr-defined]  # a Barrier of the chosen context

@@ -320,5 +320,8 @@ class InternalError(MeshError):
 
 
 def error_classes() -> dict[ErrorCode, type[MeshError]]:
-    """Return the class for each code; a test asserts the table is complete."""
-    return {cls.code: cls for cls in MeshError.__subclasses__()}
+    """Return the class for each code; a test asserts the table is complete.
+
+    Only the classes of this module: a process may refine one for itself, the wire knows these.
+    """
+    return {cls.code: cls for cls in MeshError.__subclasses__() if cls.__module__ == __name__}

@@ -20,7 +20,7 @@ TICKET = InviteTicket(
     pin="9f" * 32,
     host="nas",
     expires_at=UnixSeconds(1_900_000_000),
-    secret="correct-horse",  # noqa: S106 (a test's invite)
+    secret="correct-horse",
     mesh="home",
 )
 
