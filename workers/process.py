@@ -31,7 +31,10 @@ from broker.wire.ids import Service
 from broker.wire.liveness import SILENCE_MS_MAX, Beat
 from broker.wire.node import GetNode, NodeView
 
-FIRST_ROUND_MS_MAX = 5000
+FIRST_ROUND_MS_MAX = 1_000
+"""Loops of one node start spread over this; nothing far away is asked in a first round alone."""
+LOOK_UP_MS = 500
+"""An idle loop notices a new broker within this."""
 BACKOFF_MS_MIN = 100
 ONCE_PATIENCE_MS = 5000
 KNOCK_EVERY_MS = 50
@@ -171,6 +174,7 @@ class Host:
         self._stop = stop
         self._failures = 0
         self._awaited = False
+        self._broker = ""
 
     def run_once(self) -> int:
         """Do one round and return the exit status."""
@@ -224,9 +228,16 @@ class Host:
         while not self._desk.stopping() and not self._is_due():
             due_ms = self._desk.record.due_ms
             assert due_ms is not None
-            readable = self._desk.wait(max(0, due_ms - boottime_ms()), self._events.socket)
-            if readable and self._wakes():
+            wait_ms = min(max(0, due_ms - boottime_ms()), LOOK_UP_MS)
+            readable = self._desk.wait(wait_ms, self._events.socket)
+            if (readable and self._wakes()) or self._is_new_broker():
                 self._schedule(0)
+
+    def _is_new_broker(self) -> bool:
+        """Return whether another broker lifetime answers: it forgot what we told the last one."""
+        welcome = self._desk.link.welcome
+        before, self._broker = self._broker, welcome.broker_boot_id if welcome else self._broker
+        return bool(before) and before != self._broker
 
     def _is_due(self) -> bool:
         due_ms = self._desk.record.due_ms

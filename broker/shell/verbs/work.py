@@ -123,6 +123,9 @@ def _renewal_failed(
     state: BrokerState, batch: Batch, caller: Caller, what: tuple[Grant, Failed]
 ) -> None:
     grant, failed = what
+    if grant.key == OWN:
+        # The operator asked for one attempt; without this the wish would outrun the backoff.
+        state.force_renewal = False
     renewal = state.settings.renewal
     state.backoff[grant.key] = state.backoff.get(grant.key, Backoff()).after_failure(
         caller.now_ms, min_ms=renewal.backoff_min.ms, max_ms=renewal.backoff_max.ms
