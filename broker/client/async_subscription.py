@@ -1,14 +1,18 @@
-"""Events of the broker as an async iterator."""
+"""Events of the broker as an async iterator, over the plain subscription.
 
+ZeroMQ's descriptor is edge-triggered: it says that something changed, so events are taken until
+there is none before it is waited for again.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-import zmq.asyncio
+import zmq
 
-from broker.client.subscription import event_in, topics_of
+from broker.client.subscription import Subscription
 from broker.runtime.paths import Paths
-from broker.runtime.sockets import subscriber
 from broker.wire.base import Event
 from broker.wire.messages import AnyEvent
 
@@ -17,8 +21,10 @@ class AsyncSubscription:
     """`async for event in subscription`; end it with `close` or as a context manager."""
 
     def __init__(self, paths: Paths, kinds: tuple[type[Event], ...]) -> None:
-        self._context = zmq.asyncio.Context()
-        self._socket = subscriber(self._context, paths.events_socket, topics_of(kinds))
+        self._events = Subscription(paths, kinds)
+        self._descriptor = int(str(self._events.socket.getsockopt(zmq.FD)))
+        self._changed = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._descriptor, self._changed.set)
 
     async def __aenter__(self) -> Self:
         return self
@@ -32,20 +38,22 @@ class AsyncSubscription:
         self.close()
 
     def close(self) -> None:
-        """Close the socket; a waiting iterator is cancelled."""
-        self._socket.close(linger=0)
-        self._context.term()
+        """Close the socket; whoever still waits must be cancelled."""
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        self._events.close()
 
     def __aiter__(self) -> AsyncIterator[AnyEvent]:
-        return self._events()
+        return self._receive_all()
 
     async def receive(self) -> AnyEvent:
         """Return the next event; bad frames are dropped."""
         while True:
-            event = event_in(await self._socket.recv_multipart())
+            self._changed.clear()
+            event = self._events.receive()
             if event is not None:
                 return event
+            await self._changed.wait()
 
-    async def _events(self) -> AsyncIterator[AnyEvent]:
+    async def _receive_all(self) -> AsyncIterator[AnyEvent]:
         while True:
             yield await self.receive()

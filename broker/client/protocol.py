@@ -5,7 +5,6 @@ from memory. Source: ZeroMQ guide, Lazy Pirate.
 """
 
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,8 +69,8 @@ class Introduction:
 
 def introduce(service: Service, instance: str) -> Introduction:
     """Return a fresh introduction; its identity is unique among all links that ever were."""
-    name = f"{service.value}/{instance}/{os.getpid()}/{secrets.token_hex(4)}"
-    return Introduction(service, instance, secrets.token_hex(8), name.encode())
+    name = f"{service.value}/{instance}/{os.getpid()}/{os.urandom(4).hex()}"
+    return Introduction(service, instance, os.urandom(8).hex(), name.encode())
 
 
 def new_request_id() -> bytes:

@@ -84,6 +84,11 @@ class LeaseTable:
         self._drop(lease)
         return lease
 
+    def restore(self, lease: Grant) -> None:
+        """Undo an `end` whose drain was not committed."""
+        self._grants[lease.lease_id] = lease
+        self._held[lease.key] = lease.lease_id
+
     def expired(self, now_ms: Millis) -> tuple[Grant, ...]:
         """Drop and return every lease whose time is over."""
         return self._drop_all(

@@ -1,12 +1,28 @@
 """Attempts per source: who guesses has to wait; nobody else does."""
 
+import ipaddress
 from collections import OrderedDict
 
 from broker.errors import ThrottledError
 from broker.units import Millis
 
+IPV6_PREFIX = 64
+"""One IPv6 host owns a whole /64, so that is one source."""
 SOURCES_MAX = 4096
 """Sources remembered; the one quiet for longest is forgotten first."""
+
+
+def source_key(source: str) -> str:
+    """Return what counts as one source: an IPv4 address or an IPv6 /64."""
+    try:
+        address = ipaddress.ip_address(source)
+    except ValueError:
+        return source
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
 
 
 class AttemptLimiter:
@@ -28,7 +44,7 @@ class AttemptLimiter:
         Raises:
             ThrottledError: Too many failures from this source; carries the wait.
         """
-        recent = self._recent(source, now_ms)
+        recent = self._recent(source_key(source), now_ms)
         if len(recent) >= self._attempts:
             wait_ms = recent[0] + self._window_ms - now_ms
             raise ThrottledError(
@@ -39,6 +55,7 @@ class AttemptLimiter:
 
     def failed(self, source: str, now_ms: Millis) -> None:
         """Count one failed attempt."""
+        source = source_key(source)
         recent = self._recent(source, now_ms)
         recent.append(now_ms)
         self._failures[source] = recent[-self._attempts :]

@@ -10,6 +10,7 @@ from broker.units import Millis
 from broker.wire.ids import Service
 from broker.wire.liveness import SILENCE_MS_MAX, Beat, Ready
 
+DEAD_KEPT_MS = 120_000
 LEFT_KEPT_MAX = 64
 """Workers that left or died are remembered for `ps` up to this many."""
 
@@ -99,7 +100,12 @@ class WorkerTable:
         self._forget_oldest()
 
     def sweep(self, now_ms: Millis) -> tuple[Worker, ...]:
-        """Advance everybody's liveness; return those that just became suspect or dead."""
+        """Advance everybody's liveness; return those that just became suspect or dead.
+
+        Somebody dead for long is forgotten: if it is supervised, the process table speaks of it.
+        """
+        for identity in [w.identity for w in self._workers.values() if _is_past(w, now_ms)]:
+            del self._workers[identity]
         changed = []
         for worker in self._workers.values():
             verdict = _verdict(worker, now_ms)
@@ -120,6 +126,10 @@ class WorkerTable:
         gone = [w for w in self._workers.values() if w.liveness == "left"]
         for worker in gone[: max(0, len(gone) - LEFT_KEPT_MAX)]:
             del self._workers[worker.identity]
+
+
+def _is_past(worker: Worker, now_ms: Millis) -> bool:
+    return worker.liveness == "dead" and now_ms >= worker.deadline_ms + DEAD_KEPT_MS
 
 
 def _verdict(worker: Worker, now_ms: Millis) -> str:

@@ -1,5 +1,7 @@
 """Presence: when a member was last heard and what it serves. Not history, never journaled."""
 
+from collections.abc import Iterable
+
 from broker.units import UnixSeconds
 from broker.wire.base import Body
 from broker.wire.ids import Hex, ServedState
@@ -39,6 +41,10 @@ class PresenceTable:
         rows = {member_id: self._rows[member_id] for member_id in self._dirty}
         self._dirty.clear()
         return rows
+
+    def mark_dirty(self, member_ids: Iterable[str]) -> None:
+        """Flush these rows again: the last attempt was not committed."""
+        self._dirty.update(member_ids)
 
     def enforcing(self, bundle_sequence: int, now: UnixSeconds) -> int:
         """Count members that lately said they hold this bundle or a newer one."""

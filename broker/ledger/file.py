@@ -7,12 +7,13 @@ has tables: one without is damage, whatever its size.
 import os
 import secrets
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from broker.errors import LedgerDamagedError, MeshError, StorageError
 from broker.ledger import schema
-from broker.ledger.journal import GENESIS, check_chain
+from broker.ledger.journal import GENESIS, ChainVerdict, check_chain
 
 INCARNATION_KEY = "ledger.incarnation"
 TERM_KEY = "ledger.term"
@@ -55,6 +56,23 @@ def open_file(path: Path) -> sqlite3.Connection:
         connection.close()
         raise _opening_trouble(path, error) from error
     return connection
+
+
+def inspect_file(path: Path) -> ChainVerdict:
+    """Return what the chain of the ledger at `path` is worth, over a connection of its own.
+
+    Sees committed rows only, changes nothing, and may run beside the broker.
+
+    Raises:
+        LedgerDamagedError: The file is no ledger at all.
+    """
+    try:
+        with closing(connect(path)) as connection:
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
+            return check_chain(connection)
+    except sqlite3.Error as error:
+        raise _opening_trouble(path, error) from error
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -83,10 +83,10 @@ def certificate_issued(
 def certificate_served(
     db: sqlite3.Connection, fact: facts.CertificateServed, _sequence: int, _at: int
 ) -> None:
-    """Follow the closed loop; a served certificate ends the last error."""
+    """Follow the closed loop; a certificate in place ends the last error."""
     db.execute(
         """UPDATE members SET served = ?1, served_serial = ?2, served_detail = ?3,
-               last_error = iif(?1 = 'served', '', last_error)
+               last_error = iif(?1 IN ('served', 'installed'), '', last_error)
            WHERE member_id = ?4""",
         (fact.state, fact.serial, fact.detail, fact.member_id),
     )

@@ -50,7 +50,9 @@ _PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_b
             n.state = 'active' OR n.sequence > m.sequence))
     ORDER BY m.host LIMIT ?"""
 _DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {_CURRENT}
-    WHERE m.state = 'active' AND m.renew_at <= ? ORDER BY m.renew_at LIMIT ?"""
+    WHERE m.state = 'active' AND m.renew_at <= ?1 AND m.renew_at >= ?3
+        AND (m.renew_at, m.member_id) > (?3, ?4)
+    ORDER BY m.renew_at, m.member_id LIMIT ?2"""
 _NEXT_RENEWAL = """SELECT min(m.renew_at) FROM members m INDEXED BY members_due
     WHERE m.state = 'active'"""
 _EARLIEST_EXPIRY = """SELECT min(m.not_after) FROM members m INDEXED BY members_expiring
@@ -111,9 +113,14 @@ class RosterReads(Store):
         row = self._one(_BY_KEY, (member_id, KEYS_LOOKED_AT, key_hash))
         return None if row is None else _certificate(row)
 
-    def due(self, now: int, limit: int) -> list[tuple[MemberRow, CertificateRow]]:
-        """Return active members whose current certificate should be renewed, most overdue first."""
-        rows = self._all(_DUE, (now, limit))
+    def due(
+        self, now: int, limit: int, after: tuple[int, str] = (-1, "")
+    ) -> list[tuple[MemberRow, CertificateRow]]:
+        """Return active members whose current certificate should be renewed, most overdue first.
+
+        `after` is (renew_at, member_id) of the last row of the page before.
+        """
+        rows = self._all(_DUE, (now, limit, *after))
         return [(_member(row), _certificate(row[_MEMBER_WIDTH:])) for row in rows]
 
     def next_renew_at(self) -> int | None:

@@ -116,7 +116,7 @@ PROJECTIONS: Migration = (
         last_not_after INTEGER NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX members_by_host ON members (host, sequence)",
-    "CREATE INDEX members_due ON members (renew_at) WHERE state = 'active'",
+    "CREATE INDEX members_due ON members (renew_at, member_id) WHERE state = 'active'",
     "CREATE INDEX members_expiring ON members (not_after) WHERE state = 'active'",
     "CREATE INDEX members_revoked ON members (last_not_after) WHERE state = 'revoked'",
     """CREATE INDEX members_holding_keys ON members (sequence)

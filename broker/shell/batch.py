@@ -1,16 +1,19 @@
 """One drain: everything decided together, committed once, then answered and published.
 
 Order rule: append while deciding, commit, run `after_commit`, send replies, publish events.
-Nothing that a caller could notice happens before the commit.
+Nothing that a caller could notice happens before the commit. What must change in memory while
+deciding, so that later decisions of the same drain see it, puts its undoing into `on_void`.
 """
 
 from collections.abc import Callable
 
+from broker.errors import StorageError
 from broker.ledger.rows import JournalRow
 from broker.ledger.sqlite import Ledger
 from broker.units import UnixSeconds
 from broker.wire.facts import AnyFact
 from broker.wire.messages import AnyEvent
+from broker.wire.roster import BundleBody
 
 
 class Batch:
@@ -23,6 +26,9 @@ class Batch:
         self.writes = 0
         self.facts: list[AnyFact] = []
         self.after_commit: list[Callable[[], None]] = []
+        self.on_void: list[Callable[[], None]] = []
+        self.bundle: tuple[bytes, BundleBody] | None = None
+        self.bundle_sequence = 0
         self.events: list[AnyEvent] = []
 
     def append(self, fact: AnyFact, actor: str) -> JournalRow:
@@ -32,7 +38,11 @@ class Batch:
             StorageError: The ledger refused; the whole drain is void.
         """
         self._begin()
-        row = self._ledger.append(fact, actor=actor, now=self._now)
+        try:
+            row = self._ledger.append(fact, actor=actor, now=self._now)
+        except ValueError as error:
+            # A contradiction is a bug of ours, but no peer may end the broker by finding it.
+            raise StorageError(f"the ledger refused a row: {error}") from error
         self.facts.append(fact)
         return row
 
@@ -68,10 +78,12 @@ class Batch:
             self._ledger.commit()
 
     def rollback(self) -> None:
-        """Forget the drain."""
+        """Forget the drain, in the ledger and in memory."""
         if self._open:
             self._open = False
             self._ledger.rollback()
+        for undo in reversed(self.on_void):
+            undo()
 
     def _begin(self) -> None:
         self.writes += 1

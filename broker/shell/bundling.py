@@ -1,19 +1,36 @@
 """Sign the bundle and the CRL when their content changed; keep the last ones while locked."""
 
+from broker.errors import MeshError
 from broker.pki.bundle import sign_bundle
 from broker.pki.crl import sign_crl
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.base import Body
 from broker.wire.codec import decode_body, encode_body
-from broker.wire.ids import DER
+from broker.wire.ids import Term
+from broker.wire.node import Endpoint
 from broker.wire.roster import BundleBody, Head, KeyHolder, SignedBundle
 
 CRL_LIFETIME_S = 7 * 86_400
 """A relying party may use a CRL this long; a new one is signed at half of it."""
 LOCAL_BUNDLE = "bundle"
 LOCAL_CRL = "crl"
+LOCAL_PRIMARY = "primary"
+CRL_BYTES_MAX = 900_000
+"""A larger CRL would not fit into one answer; the enrol port then serves none, and says so."""
+BUNDLE_REVOKED_MAX = 4_000
+"""Newest revocations in a bundle. Nodes admit by the list of key holders in it, so an older
+revoked member is refused there anyway; the CRL stays complete."""
+
+
+class KnownPrimary(Body, frozen=True):
+    """The primary of the highest term this node has heard of."""
+
+    term: Term
+    endpoint: Endpoint
 
 
 class StoredCRL(Body, frozen=True):
@@ -22,7 +39,7 @@ class StoredCRL(Body, frozen=True):
     number: int
     bundle_sequence: int
     this_update: UnixSeconds
-    crl: DER
+    crl: bytes
 
 
 def current_bundle(
@@ -32,28 +49,51 @@ def current_bundle(
     follow = state.follow
     if state.role != "primary" or state.keys.issuer is None:
         return follow.bundle_bytes, follow.bundle
+    if batch.bundle is not None and batch.bundle_sequence == state.ledger.bundle_sequence():
+        return batch.bundle
     sequence, term = state.ledger.bundle_sequence(), state.ledger.term
     known = follow.bundle
     if known is not None and (known.bundle_sequence, known.head.term) == (sequence, term):
         return follow.bundle_bytes, known
     body = _compose(state, now)
     raw = encode_body(sign_bundle(state.keys.issuer, body))
-    follow.bundle, follow.bundle_bytes = body, raw
+    batch.bundle, batch.bundle_sequence = (raw, body), sequence
     batch.keep(LOCAL_BUNDLE, raw)
+
+    def adopt() -> None:
+        follow.bundle, follow.bundle_bytes = body, raw
+
+    # Only what is durable may be shown under this sequence to a later drain.
+    batch.after_commit.append(adopt)
     return raw, body
 
 
-def restore_bundle(state: BrokerState) -> None:
-    """Load the bundle this node had before it restarted; it was verified when it was stored."""
+def restore_follow(state: BrokerState) -> None:
+    """Load what this node knew of its mesh before it restarted; verified when it was stored."""
+    follow = state.follow
     raw = state.ledger.local_get(LOCAL_BUNDLE)
-    if raw is None:
-        return
-    body = decode_body(decode_body(raw, SignedBundle).body, BundleBody)
-    state.follow.bundle, state.follow.bundle_bytes = body, raw
-    state.follow.term = max(state.follow.term, body.head.term)
+    if raw is not None:
+        try:
+            body = decode_body(decode_body(raw, SignedBundle).body, BundleBody)
+        except MeshError as error:
+            log(EventName.ROSTER_REJECTED, detail=f"the stored bundle: {error.detail}")
+        else:
+            follow.bundle, follow.bundle_bytes = body, raw
+            follow.term = max(follow.term, body.head.term)
+            follow.primary = primary_of(body)
+    stored = state.ledger.local_get(LOCAL_PRIMARY)
+    if stored is not None:
+        known = decode_body(stored, KnownPrimary)
+        if known.term >= follow.term:
+            follow.term, follow.primary = known.term, known.endpoint
+
+
+def primary_of(body: BundleBody) -> Endpoint | None:
+    """Return the doors of the primary a bundle names."""
     for holder in body.key_holders:
-        if holder.role == "primary":
-            state.follow.primary = holder.endpoint
+        if holder.role == "primary" and holder.endpoint.host == body.head.primary:
+            return holder.endpoint
+    return None
 
 
 def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[bytes, int]:
@@ -74,6 +114,9 @@ def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[byt
     crl = sign_crl(
         state.keys.issuer, revoked, number=number, now=now, next_update=now + CRL_LIFETIME_S
     )
+    if len(crl) > CRL_BYTES_MAX:
+        log(EventName.CRL_PUBLISHED, level="error", number=number, bytes=len(crl), served=False)
+        return b"", number
     batch.keep(LOCAL_CRL, encode_body(StoredCRL(number, sequence, now, crl)))
     return crl, number
 
@@ -90,6 +133,8 @@ def _compose(state: BrokerState, now: UnixSeconds) -> BundleBody:
         head=Head(head.term, head.sequence, head.hash, state.host, now),
         bundle_sequence=state.ledger.bundle_sequence(),
         key_holders=holders,
-        revoked_serials=tuple(serial for serial, _ in state.ledger.revoked_serials(now)),
-        revoked_members=tuple(state.ledger.revoked_members()),
+        revoked_serials=tuple(s for s, _ in state.ledger.revoked_serials(now))[
+            -BUNDLE_REVOKED_MAX:
+        ],
+        revoked_members=tuple(state.ledger.revoked_members())[-BUNDLE_REVOKED_MAX:],
     )

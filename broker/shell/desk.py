@@ -14,7 +14,7 @@ from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller, Deferred
-from broker.shell.dispatch import REMEMBERED, VERBS
+from broker.shell.dispatch import ALWAYS_REMEMBERED, REMEMBERED, VERBS
 from broker.shell.state import BrokerState
 from broker.wire.base import Request
 from broker.wire.codec import (
@@ -80,10 +80,11 @@ class Desk:
             reply = fault_of(refusal)
         if isinstance(reply, Deferred):
             return None
-        wrote = batch.writes > before
-        if wrote and type(call.request) in REMEMBERED:
+        kind = type(call.request)
+        if kind in ALWAYS_REMEMBERED or (batch.writes > before and kind in REMEMBERED):
             batch.remember(call.request_id, encode(Answer(call.request_id, reply))[1])
-        return Outgoing(caller, reply, wrote)
+        # Whatever is decided once the group is open may rest on rows that are not durable yet.
+        return Outgoing(caller, reply, wrote=batch.writes > 0)
 
     def finish(self, batch: Batch, outgoing: list[Outgoing]) -> list[AnyEvent]:
         """Commit, run the effects, and return the events; a failed commit refuses what wrote.

@@ -106,3 +106,6 @@ REMEMBERED: frozenset[type[Request]] = frozenset(
     }
 )
 """Requests whose repetition must have one effect; their replies are committed with the facts."""
+
+ALWAYS_REMEMBERED: frozenset[type[Request]] = frozenset({w_work.CompleteWork})
+"""Remembered also when no fact was written: their effect may be in memory alone."""

@@ -9,13 +9,13 @@ from collections.abc import Container
 import zmq
 
 from broker.clock import boottime_ms, wall_s
-from broker.errors import StorageError
+from broker.errors import OversizedMessageError, StorageError
 from broker.runtime.stop import StopSignal
 from broker.shell.batch import Batch
 from broker.shell.desk import Desk, Incoming, Outgoing
 from broker.shell.ticks import Ticks, flush_presence
 from broker.units import Millis
-from broker.wire.codec import encode
+from broker.wire.codec import MESSAGE_BYTES_MAX, encode, fault_of
 from broker.wire.messages import Answer, AnyEvent
 
 DRAIN_MAX = 64
@@ -103,12 +103,19 @@ class Loop:
             outgoing.append(entry)
 
     def _complete_offloop(self, batch: Batch) -> None:
-        for then, outcome in self._desk.state.offloop.finished():
-            then(batch, outcome)
+        offloop = self._desk.state.offloop
+        waiting = offloop.finished()
+        while waiting:
+            then, outcome = waiting.pop(0)
+            try:
+                then(batch, outcome)
+            except StorageError:
+                offloop.put_back(waiting)
+                raise
 
     def _send(self, outgoing: list[Outgoing]) -> None:
         for entry in outgoing:
-            frames = encode(Answer(entry.caller.request_id, entry.reply))
+            frames = _answer_frames(entry)
             try:
                 entry.caller.socket.send_multipart([entry.caller.identity, *frames], zmq.NOBLOCK)
             except zmq.ZMQError:
@@ -124,5 +131,18 @@ class Loop:
     def _drain_and_leave(self) -> None:
         self.turn(self._sockets)
         batch = self._desk.open_batch()
-        flush_presence(self._desk.state, batch)
-        self._desk.finish(batch, [])
+        try:
+            flush_presence(self._desk.state, batch)
+        except StorageError as failure:
+            self._desk.void(batch, [], failure)
+        else:
+            self._desk.finish(batch, [])
+
+
+def _answer_frames(entry: Outgoing) -> list[bytes]:
+    frames = encode(Answer(entry.caller.request_id, entry.reply))
+    if len(frames[1]) <= MESSAGE_BYTES_MAX:
+        return frames
+    # The caller would drop it unseen and ask again for ever; a refusal says what to do.
+    refusal = OversizedMessageError(f"the answer has {len(frames[1])} bytes", hint="ask for less")
+    return encode(Answer(entry.caller.request_id, fault_of(refusal)))

@@ -48,6 +48,12 @@ class OffLoop:
             return []
         return [self._done.popleft() for _ in range(len(self._done))]
 
+    def put_back(self, rest: list[tuple[Then, Any]]) -> None:
+        """Keep completions that this drain could not take for the next one."""
+        if rest:
+            self._done.extendleft(reversed(rest))
+            os.eventfd_write(self.descriptor, 1)
+
     def _work(self) -> None:
         while True:
             job, then = self._jobs.get()

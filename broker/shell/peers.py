@@ -17,7 +17,6 @@ from broker.wire.roster import Peer
 
 REFUSAL_EVERY_MS = 60_000
 """The same refusal of the same peer is one audit row a minute: a refused peer cannot fill disks."""
-REFUSALS_MAX = 4096
 EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 (compared, not bound)
 
 
@@ -53,14 +52,9 @@ def note_refusal(
     state: BrokerState, batch: Batch, caller: Caller, peer: Peer, code: ErrorCode
 ) -> None:
     """Write the refusal into the audit trail of a CA node, at most once a minute per peer."""
-    key = (peer.serial, code.value)
-    last = state.refusals.get(key)
-    if last is not None and caller.now_ms - last < REFUSAL_EVERY_MS:
+    if state.role != "primary":
         return
-    if len(state.refusals) >= REFUSALS_MAX:
-        state.refusals.clear()
-    state.refusals[key] = caller.now_ms
-    if state.role == "primary":
+    if state.refusals.passes((peer.serial, code), caller.now_ms, REFUSAL_EVERY_MS):
         batch.append(
             AuthFailed(host=peer.host[:253], serial=peer.serial, code=code.value), "gateway"
         )

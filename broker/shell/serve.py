@@ -25,7 +25,7 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.sockets import control_router, publisher, request_router
 from broker.runtime.stop import StopSignal
-from broker.shell.bundling import restore_bundle
+from broker.shell.bundling import restore_follow
 from broker.shell.desk import Desk
 from broker.shell.lock import only_broker
 from broker.shell.loop import Loop
@@ -35,10 +35,8 @@ from broker.shell.state import BrokerState
 from broker.shell.vault import load_vault, read_credential
 from broker.shell.verbs.authority import open_keys
 from broker.wire.facts import AuthorityUnlocked
-from broker.wire.node import Endpoint
 
 LOCAL_BOOT = "boot"
-LOCAL_PRIMARY = "primary"
 
 
 def serve(settings: Settings, paths: Paths) -> int:
@@ -84,7 +82,8 @@ def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
         membership=membership,
     )
     state.keys.vault = load_vault(paths.authority)
-    _restore_follow(state)
+    state.follow.term = membership.term if membership else 1
+    restore_follow(state)
     _open_with_credential(state)
     return state
 
@@ -108,15 +107,6 @@ def _serve_locked(settings: Settings, paths: Paths) -> int:
     return Exit.OK
 
 
-def _restore_follow(state: BrokerState) -> None:
-    if state.membership is not None:
-        state.follow.term = state.membership.term
-    restore_bundle(state)
-    raw = state.ledger.local_get(LOCAL_PRIMARY)
-    if raw is not None:
-        state.follow.primary = msgspec.msgpack.decode(raw, type=Endpoint)
-
-
 def _open_with_credential(state: BrokerState) -> None:
     """Unlock by the credential file, if any; anything wrong with it leaves the CA locked."""
     vault = state.keys.vault
@@ -127,11 +117,12 @@ def _open_with_credential(state: BrokerState) -> None:
         if credential is None:
             return
         opened = open_with_credential(vault.sealed, credential)
-        open_keys(state, vault, opened)
         state.ledger.begin()
         fact = AuthorityUnlocked(slot=opened.slot_id)
         state.ledger.append(fact, actor="broker", now=wall_s())
         state.ledger.commit()
+        # Only now: a key that is used without a row in the audit trail is worse than a locked CA.
+        open_keys(state, vault, opened)
     except MeshError as error:
         log(EventName.CA_UNLOCK_FAILED, detail=error.detail, hint=error.hint)
 

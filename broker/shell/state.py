@@ -9,6 +9,7 @@ from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
 from broker.core.own import OwnCertificate
 from broker.core.presence import PresenceTable
+from broker.core.quiet import Quiet
 from broker.core.renewal import Backoff
 from broker.errors import CALockedError, NoMeshError, NotPrimaryError
 from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
@@ -93,8 +94,11 @@ class BrokerState:
     backoff: dict[object, Backoff] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     deferred_by: dict[str, set[bytes]] = field(default_factory=dict)
-    refusals: dict[tuple[str, str], Millis] = field(default_factory=dict)
-    pulls: dict[str, Millis] = field(default_factory=dict)
+    refusals: Quiet = field(default_factory=Quiet)
+    rows: Quiet = field(default_factory=Quiet)
+    pulls: Quiet = field(default_factory=Quiet)
+    due_after: tuple[int, str] = (-1, "")
+    due_not_before_ms: int = 0
     force_renewal: bool = False
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)

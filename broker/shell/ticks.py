@@ -81,4 +81,5 @@ def flush_presence(state: BrokerState, batch: Batch) -> None:
     """Write the presence rows that changed, all in one go."""
     rows = state.presence.take_dirty()
     if rows:
+        batch.on_void.append(lambda: state.presence.mark_dirty(rows))
         batch.save_presence({key: _presence.encode(row) for key, row in rows.items()})

@@ -6,6 +6,8 @@ from broker.shell.caller import Caller
 from broker.shell.state import BrokerState
 from broker.wire.node import MemberLine
 
+WARNINGS_MAX = 50
+
 
 def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller) -> tuple[str, ...]:
     """Return the warnings of this node and, on a CA node, of its mesh."""
@@ -13,6 +15,8 @@ def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller)
     if state.role == "primary":
         for line in lines:
             found.extend(_of_member(line, caller))
+    if len(found) > WARNINGS_MAX:
+        found[WARNINGS_MAX:] = [f"and {len(found) - WARNINGS_MAX} more warnings"]
     return tuple(found)
 
 

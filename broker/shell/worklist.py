@@ -16,7 +16,10 @@ from broker.wire.work import Approve, RenewMember, RenewOwn, WorkItem
 OWN = ("own",)
 LOOK_AGAIN_MS_MAX = 60_000
 """Due dates are wall time and read again at least this often (laptops sleep)."""
-DUE_PAGE = 1024
+DUE_PAGE = 128
+BEFORE_ALL = (-1, "")
+SCAN_EVERY_MS = 500
+"""After a page without a ready member: how long the ledger is left alone."""
 APPROVALS_PAGE = 256
 
 Candidate = tuple[Hashable, WorkItem]
@@ -84,7 +87,7 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     if state.role != "primary" or state.keys.issuer is None:
         return
     if not state.due:
-        state.due.extend(_scan_due(state, caller))
+        _scan_due(state, caller)
     while state.due:
         member, certificate = state.due.popleft()
         key = ("member", member.member_id)
@@ -102,14 +105,25 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
         )
 
 
-def _scan_due(state: BrokerState, caller: Caller) -> Iterator[tuple[MemberRow, CertificateRow]]:
-    # Enough rows that leased and backing-off members can never hide a ready one.
-    page = DUE_PAGE + len(state.leases) + len(state.backoff)
-    for member, certificate in state.ledger.due(caller.now, page):
+def _scan_due(state: BrokerState, caller: Caller) -> None:
+    """Look at the next page of due rows; after the last page begin again, a moment later.
+
+    Paging keeps a look short however many members back off, and lets none of them hide another.
+    """
+    if caller.now_ms < state.due_not_before_ms:
+        return
+    rows = state.ledger.due(caller.now, DUE_PAGE, state.due_after)
+    for member, certificate in rows:
         own = member.host == state.host
         expired = certificate.not_after <= caller.now
         if not own and not expired and _is_ready(state, ("member", member.member_id), caller):
-            yield member, certificate
+            state.due.append((member, certificate))
+    if len(rows) < DUE_PAGE:
+        state.due_after = BEFORE_ALL
+        state.due_not_before_ms = 0 if state.due else caller.now_ms + SCAN_EVERY_MS
+    else:
+        last_member, last_certificate = rows[-1]
+        state.due_after = (last_certificate.renew_at, last_member.member_id)
 
 
 def _is_ready(state: BrokerState, key: Hashable, caller: Caller) -> bool:

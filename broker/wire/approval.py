@@ -1,7 +1,7 @@
 """Joins that wait for a person."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import Hex, Host, Text, UnixSeconds
+from broker.wire.ids import Count, Hex, Host, Text, UnixSeconds
 
 
 class Approval(Body, frozen=True):
@@ -37,7 +37,7 @@ class ListApprovals(Request, frozen=True, tag="list-approvals"):
     """Ask for approvals; `state` empty means all."""
 
     state: Text = ""
-    limit: int = 200
+    limit: Count = 200
 
 
 class GetApproval(Request, frozen=True, tag="get-approval"):

@@ -1,7 +1,11 @@
 """Reading the journal as the audit trail."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import Hex, Sequence, Term, Text, UnixSeconds
+from broker.wire.ids import Count, Hex, Sequence, Term, Text, UnixSeconds
 
 
 class AuditLine(Body, frozen=True):
@@ -19,8 +23,8 @@ class AuditLine(Body, frozen=True):
 class ListAudit(Request, frozen=True, tag="list-audit"):
     """Ask for rows with sequence greater than `after`, or the last `limit` when negative."""
 
-    after: Sequence = -1
-    limit: int = 100
+    after: Annotated[int, Meta(ge=-1, lt=1 << 53)] = -1
+    limit: Count = 100
 
 
 class AuditView(Reply, frozen=True, tag="audit-view"):
@@ -37,7 +41,7 @@ class VerifyAudit(Request, frozen=True, tag="verify-audit"):
 class AuditVerdict(Reply, frozen=True, tag="audit-verdict"):
     """`first_bad` is None when the chain holds."""
 
-    rows: int
+    rows: Count
     head_hash: Hex
     first_bad: Sequence | None
     detail: Text

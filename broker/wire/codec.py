@@ -22,8 +22,8 @@ from broker.wire.messages import Answer, AnyEvent, Call
 
 WIRE_VERSION = 1
 VERSION_FRAME = bytes([WIRE_VERSION])
-MESSAGE_BYTES_MAX = 262_144
-"""Largest body; the biggest real one is a page of 500 members."""
+MESSAGE_BYTES_MAX = 1_048_576
+"""Largest body; the biggest real ones are a page of 500 members and a CRL."""
 
 _encoder = msgspec.msgpack.Encoder()
 _calls: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)

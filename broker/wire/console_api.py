@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from broker.wire.base import Body, Message
-from broker.wire.ids import Hex, Host, ServedState, Text, UnixSeconds
+from broker.wire.ids import Count, Hex, Host, ServedState, Text, UnixSeconds
 
 
 class UnlockBody(Body, frozen=True):
@@ -82,9 +82,9 @@ class HookLine(Body, frozen=True):
     name: Text
     command: tuple[Text, ...]
     event: tuple[Text, ...]
-    timeout_ms: int
+    timeout_ms: Count
     user: Text
-    retries: int
+    retries: Count
     source: Text = "settings"
 
 

@@ -1,7 +1,7 @@
 """Replies every conversation may get."""
 
 from broker.wire.base import Reply
-from broker.wire.ids import Text
+from broker.wire.ids import Count, Text
 
 
 class Ack(Reply, frozen=True, tag="ack"):
@@ -14,4 +14,4 @@ class Fault(Reply, frozen=True, tag="fault"):
     code: Text
     detail: Text
     hint: Text = ""
-    retry_after_ms: int = 0
+    retry_after_ms: Count = 0

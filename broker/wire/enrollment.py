@@ -1,7 +1,7 @@
 """Who may ask to join, and the joining itself."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import DER, Hex, Host, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, Host, Port, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
 
 
@@ -11,7 +11,7 @@ class CreateInvite(Request, frozen=True, tag="create-invite"):
     secret_hash: Hex
     host: Host
     sans: tuple[Text, ...]
-    ttl_s: int
+    ttl_s: Count
     operator: Text
 
 
@@ -34,7 +34,7 @@ class InviteView(Reply, frozen=True, tag="invite-view"):
 class ListInvites(Request, frozen=True, tag="list-invites"):
     """Ask for all invites that still matter."""
 
-    limit: int = 200
+    limit: Count = 200
 
 
 class InvitesView(Reply, frozen=True, tag="invites-view"):
@@ -88,8 +88,8 @@ class Join(Request, frozen=True, tag="join"):
     ticket_hash: Hex
     nonce: Hex
     addresses: tuple[Text, ...]
-    mesh_port: int
-    enroll_port: int
+    mesh_port: Port
+    enroll_port: Port
     source: Text
 
 
@@ -114,10 +114,10 @@ class JoinAnswer(Reply, frozen=True, tag="join-answer"):
     mesh_id: Hex
     mesh_name: Text
     primary: Endpoint | None
-    term: int
+    term: Term
     ticket_id: Hex = ""
     words: tuple[Text, ...] = ()
-    retry_after_ms: int = 0
+    retry_after_ms: Count = 0
 
 
 class PollTicket(Request, frozen=True, tag="poll-ticket"):
@@ -136,7 +136,7 @@ class MeshAnswer(Reply, frozen=True, tag="mesh-answer"):
 
     mesh_id: Hex
     pin: Hex
-    term: int
+    term: Term
     open: bool
     root: DER
     primary: Endpoint | None = None
@@ -152,4 +152,4 @@ class TrustAnswer(Reply, frozen=True, tag="trust-answer"):
     root: DER
     issuing: DER
     crl: bytes
-    crl_number: int
+    crl_number: Count

@@ -5,7 +5,7 @@ means the same for ever.
 """
 
 from broker.wire.base import Fact
-from broker.wire.ids import DER, Hex, Host, Role, ServedState, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, Host, Port, Role, ServedState, Text, UnixSeconds
 from broker.wire.node import Endpoint
 
 
@@ -72,7 +72,7 @@ class InviteRevoked(Fact, frozen=True, tag="invite.revoked"):
 class TOTPStepUsed(Fact, frozen=True, tag="totp.step_used"):
     """A TOTP step was accepted once and never again."""
 
-    step: int
+    step: Count
 
 
 class JoinRefused(Fact, frozen=True, tag="join.refused"):
@@ -96,8 +96,8 @@ class ApprovalRequested(Fact, frozen=True, tag="approval.pending"):
     source: Text
     words: tuple[Text, ...]
     addresses: tuple[Text, ...]
-    mesh_port: int
-    enroll_port: int
+    mesh_port: Port
+    enroll_port: Port
     expires_at: UnixSeconds
     invite_id: Hex = ""
 

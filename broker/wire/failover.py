@@ -1,7 +1,7 @@
 """What the failover worker announces, whom it probes, and what it saw."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import Hex, Host, Role, Sequence, Term, Text
+from broker.wire.ids import Hex, Host, Port, Role, Sequence, Term, Text
 from broker.wire.node import Endpoint
 from broker.wire.roster import Peer
 
@@ -10,7 +10,7 @@ class Announcement(Body, frozen=True):
     """mDNS service to publish; TXT values only find addresses and prove nothing."""
 
     instance: Text
-    port: int
+    port: Port
     addresses: tuple[Text, ...]
     server: Text
     txt: dict[str, str]
@@ -35,7 +35,7 @@ class Hint(Body, frozen=True):
 
     instance: Text
     addresses: tuple[Text, ...]
-    port: int
+    port: Port
     role: Text
     fingerprint: Text
     term: Text

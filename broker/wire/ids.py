@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from broker.units import UnixSeconds
+from broker import units
 
 RequestId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 """Random; a retry carries the same one and gets the first answer."""
@@ -22,13 +22,22 @@ Hex = Annotated[str, Meta(max_length=128, pattern="^[0-9a-f]*$")]
 DER = Annotated[bytes, Meta(max_length=65536)]
 """One DER object."""
 
-LeaseId = int
+UnixSeconds = Annotated[units.UnixSeconds, Meta(ge=0, le=1 << 40)]
+"""Wall time; the bound keeps a hostile number from reaching arithmetic or a column."""
+
+Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
+"""Any other number of a message: never negative, exact in every JSON reader."""
+
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+"""TCP port; 0 means the listener is off."""
+
+LeaseId = Annotated[int, Meta(ge=0, lt=1 << 62)]
 """Fencing number of a lease: grows for ever, also over restarts of the broker."""
 
-Term = int
+Term = Annotated[int, Meta(ge=0, lt=1 << 53)]
 """Fencing number of a primary."""
 
-Sequence = int
+Sequence = Annotated[int, Meta(ge=0, lt=1 << 53)]
 """Number of a journal row."""
 
 Role = Literal["none", "client", "member", "standby", "primary"]
@@ -59,9 +68,11 @@ class Service(StrEnum):
 __all__ = [
     "DER",
     "CAState",
+    "Count",
     "Hex",
     "Host",
     "LeaseId",
+    "Port",
     "RequestId",
     "Role",
     "Sequence",

@@ -5,7 +5,7 @@ long it may stay silent. Source: ZeroMQ RFC 7/MDP and the Paranoid Pirate patter
 """
 
 from broker.wire.base import Reply, Request
-from broker.wire.ids import Service, Text, UnixSeconds
+from broker.wire.ids import Count, Service, Text, UnixSeconds
 
 SILENCE_MS_MAX = 120_000
 """No worker may announce a longer silence than this."""
@@ -21,8 +21,8 @@ class Ready(Request, frozen=True, tag="ready"):
     service: Service
     instance: Text
     boot_id: Text
-    pid: int
-    wire: int
+    pid: Count
+    wire: Count
 
 
 class Beat(Request, frozen=True, tag="beat"):
@@ -32,11 +32,11 @@ class Beat(Request, frozen=True, tag="beat"):
     time until the next one.
     """
 
-    progress: int
-    within_ms: int
+    progress: Count
+    within_ms: Count
     last_success_at: UnixSeconds | None = None
     last_error: Text = ""
-    next_run_ms: int | None = None
+    next_run_ms: Count | None = None
     state: Text = ""
 
 
@@ -50,7 +50,7 @@ class Welcome(Reply, frozen=True, tag="welcome"):
     """The broker knows the worker now; `broker_boot_id` changes when the broker restarts."""
 
     broker_boot_id: Text
-    beat_every_ms: int
+    beat_every_ms: Count
     node: Text = ""
 
 

@@ -7,7 +7,19 @@ decoding. Certificates and CSRs are DER.
 import msgspec
 
 from broker.wire.base import Body
-from broker.wire.ids import DER, Hex, Host, Role, ServedState, Term, Text, UnixSeconds
+from broker.wire.ids import (
+    DER,
+    Count,
+    Hex,
+    Host,
+    Port,
+    Role,
+    Sequence,
+    ServedState,
+    Term,
+    Text,
+    UnixSeconds,
+)
 from broker.wire.node import Endpoint
 
 
@@ -22,8 +34,8 @@ class JoinBody(Body, frozen=True):
     totp: Text = ""
     sans: tuple[Text, ...] = ()
     addresses: tuple[Text, ...] = ()
-    mesh_port: int = 7643
-    enroll_port: int = 7642
+    mesh_port: Port = 7643
+    enroll_port: Port = 7642
 
 
 class RenewBody(Body, frozen=True):
@@ -47,7 +59,7 @@ class HeartbeatBody(Body, frozen=True):
     served_serial: Hex
     served: ServedState
     clock: UnixSeconds
-    bundle_sequence: int
+    bundle_sequence: Sequence
     term: Term
     served_not_after: UnixSeconds | None = None
     endpoint: Endpoint | None = None
@@ -72,7 +84,7 @@ class Problem(Body, frozen=True):
 
     type: Text
     title: Text
-    status: int
+    status: Count
     code: Text
     detail: Text
     hint: Text = ""
@@ -84,7 +96,7 @@ class InviteTicket(Body, frozen=True):
     """What an invite string carries; the text form is `cm1:` + base64url of its JSON."""
 
     addresses: tuple[Text, ...]
-    enroll_port: int
+    enroll_port: Port
     pin: Hex
     host: Host
     expires_at: UnixSeconds

@@ -45,7 +45,7 @@ from broker.wire.failover import (
     PlanFailover,
     ReportSightings,
 )
-from broker.wire.ids import RequestId
+from broker.wire.ids import Count, RequestId
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Ready, Welcome
 from broker.wire.node import GetNode, GetStatus, ListWorkers, NodeView, StatusView, WorkersView
 from broker.wire.renewal import (
@@ -177,7 +177,7 @@ class Call(Body, frozen=True):
     """A request on its way: the id makes retries idempotent, `ttl_ms` is the caller's patience."""
 
     request_id: RequestId
-    ttl_ms: int
+    ttl_ms: Count
     request: AnyRequest
 
 

@@ -1,7 +1,19 @@
 """This node: its role, its mesh, its processes, and the one-screen status."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import CAState, Hex, Host, Role, Sequence, ServedState, Term, Text, UnixSeconds
+from broker.wire.ids import (
+    CAState,
+    Count,
+    Hex,
+    Host,
+    Port,
+    Role,
+    Sequence,
+    ServedState,
+    Term,
+    Text,
+    UnixSeconds,
+)
 
 
 class Endpoint(Body, frozen=True):
@@ -12,8 +24,8 @@ class Endpoint(Body, frozen=True):
 
     host: Host
     addresses: tuple[Text, ...]
-    enroll_port: int
-    mesh_port: int
+    enroll_port: Port
+    mesh_port: Port
     server_name: Host
 
 
@@ -78,23 +90,23 @@ class WorkerView(Body, frozen=True):
 
     instance: Text
     service: Text
-    pid: int
+    pid: Count
     liveness: Text
     supervisor: Text
-    restarts: int
+    restarts: Count
     state: Text
     last_success_at: UnixSeconds | None
     last_error: Text
-    next_run_ms: int | None
-    silent_ms: int
+    next_run_ms: Count | None
+    silent_ms: Count
 
 
 class WorkersView(Reply, frozen=True, tag="workers-view"):
     """All processes of this node."""
 
     workers: tuple[WorkerView, ...]
-    broker_pid: int
-    broker_uptime_ms: int
+    broker_pid: Count
+    broker_uptime_ms: Count
 
 
 class ListWorkers(Request, frozen=True, tag="list-workers"):
@@ -131,9 +143,9 @@ class StatusView(Reply, frozen=True, tag="status-view"):
 
     node: NodeView
     enrollment_open: bool
-    approvals_pending: int
+    approvals_pending: Count
     members: tuple[MemberLine, ...]
-    member_count: int
+    member_count: Count
     warnings: tuple[Text, ...]
     survives_until: UnixSeconds | None
     own: MemberLine | None
@@ -143,4 +155,4 @@ class StatusView(Reply, frozen=True, tag="status-view"):
 class GetStatus(Request, frozen=True, tag="get-status"):
     """Ask for the `StatusView`; at most `limit` members are listed."""
 
-    limit: int = 500
+    limit: Count = 500

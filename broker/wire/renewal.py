@@ -2,7 +2,7 @@
 
 from broker.wire.base import Reply, Request
 from broker.wire.enrollment import Issued
-from broker.wire.ids import DER, Hex, LeaseId, ServedState, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Text, UnixSeconds
 from broker.wire.roster import Peer
 
 
@@ -86,7 +86,7 @@ class InstallAnswer(Reply, frozen=True, tag="install-answer"):
     serial: Hex
     state: ServedState
     detail: Text
-    hook_ms: int = 0
+    hook_ms: Count = 0
 
 
 class ForceRenewal(Request, frozen=True, tag="force-renewal"):

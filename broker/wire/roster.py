@@ -1,7 +1,18 @@
 """The roster: members, revocation, presence, and the signed bundle that carries it around."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import DER, Hex, Host, Role, Sequence, ServedState, Term, Text, UnixSeconds
+from broker.wire.ids import (
+    DER,
+    Count,
+    Hex,
+    Host,
+    Role,
+    Sequence,
+    ServedState,
+    Term,
+    Text,
+    UnixSeconds,
+)
 from broker.wire.node import Endpoint, MemberLine
 
 
@@ -23,14 +34,14 @@ class ListMembers(Request, frozen=True, tag="list-members"):
     """Ask for members after `after` (host name order)."""
 
     after: Text = ""
-    limit: int = 500
+    limit: Count = 500
 
 
 class MembersView(Reply, frozen=True, tag="members-view"):
     """A page of the roster."""
 
     members: tuple[MemberLine, ...]
-    total: int
+    total: Count
     next_after: Text = ""
 
 
@@ -73,8 +84,8 @@ class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
     member_id: Hex
     serials: tuple[Hex, ...]
     sequence: Sequence
-    enforced_by: int
-    members: int
+    enforced_by: Count
+    members: Count
 
 
 class KeyHolder(Body, frozen=True):
@@ -178,7 +189,7 @@ class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     term: Term
     bundle_sequence: Sequence
     clock: UnixSeconds
-    next_beat_ms: int
+    next_beat_ms: Count
 
 
 class PrepareHeartbeat(Request, frozen=True, tag="prepare-heartbeat"):

@@ -1,16 +1,16 @@
 """What the watchdog tells the broker, and whom it must kill."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import Text
+from broker.wire.ids import Count, Text
 
 
 class ProcessLine(Body, frozen=True):
     """One supervised process: supervisord's words, counted restarts."""
 
     program: Text
-    pid: int
+    pid: Count
     state: Text
-    restarts: int
+    restarts: Count
     exit_status: int
 
 
@@ -24,9 +24,9 @@ class Overdue(Body, frozen=True):
     """A process that broke its promise: kill it, supervisord restarts it."""
 
     instance: Text
-    pid: int
+    pid: Count
     boot_id: Text
-    silent_ms: int
+    silent_ms: Count
 
 
 class OverdueView(Reply, frozen=True, tag="overdue-view"):

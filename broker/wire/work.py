@@ -5,7 +5,7 @@ is refused where the write happens.
 """
 
 from broker.wire.base import Body, Message, Reply, Request
-from broker.wire.ids import DER, Hex, Host, LeaseId, ServedState, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Text, UnixSeconds
 from broker.wire.node import Endpoint
 
 
@@ -65,7 +65,7 @@ class Lease(Body, frozen=True):
     """One granted item of work."""
 
     lease_id: LeaseId
-    ttl_ms: int
+    ttl_ms: Count
     item: WorkItem
 
 
@@ -77,14 +77,14 @@ class WorkAnswer(Reply, frozen=True, tag="work-answer"):
     """A lease, or None with the time after which asking again makes sense."""
 
     lease: Lease | None
-    next_in_ms: int
+    next_in_ms: Count
 
 
 class ExtendLease(Request, frozen=True, tag="extend-lease"):
     """I am still at it."""
 
     lease_id: LeaseId
-    ttl_ms: int
+    ttl_ms: Count
 
 
 class Rekeyed(Message, frozen=True, tag="rekeyed"):
@@ -99,7 +99,7 @@ class Installed(Message, frozen=True, tag="installed"):
     serial: Hex
     state: ServedState
     detail: Text
-    hook_ms: int = 0
+    hook_ms: Count = 0
 
 
 class Failed(Message, frozen=True, tag="failed"):

@@ -1,6 +1,6 @@
 """Liveness: promises, suspicion, death and goodbye."""
 
-from broker.core.liveness import WorkerTable
+from broker.core.liveness import DEAD_KEPT_MS, WorkerTable
 from broker.units import Millis
 from broker.wire.ids import Service
 from broker.wire.liveness import SILENCE_MS_MAX, Beat, Ready
@@ -58,3 +58,13 @@ def test_goodbye_is_not_death() -> None:
     assert table.overdue() == ()
     assert table.service_of(b"a") is None
     assert not table.beat(b"a", Beat(1, 0), Millis(1))
+
+
+def test_somebody_dead_for_long_is_forgotten() -> None:
+    """A one-off process that was killed must not be a warning for ever."""
+    table = WorkerTable(1000)
+    table.welcome(b"a", ready(), Millis(0))
+    table.sweep(Millis(2000))
+    assert table.overdue()
+    table.sweep(Millis(1000 + DEAD_KEPT_MS))
+    assert table.everyone() == ()

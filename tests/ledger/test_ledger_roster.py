@@ -22,7 +22,15 @@ from tests.ledger.ledger_room import opened, write
 
 
 def _plan(ledger: Ledger, statement: str) -> str:
-    distinct = 2 if "?2" in statement else 1 if "?1" in statement else statement.count("?")
+    distinct = (
+        4
+        if "?4" in statement
+        else 2
+        if "?2" in statement
+        else 1
+        if "?1" in statement
+        else statement.count("?")
+    )
     numbers = (0,) * distinct
     rows = ledger._connection.execute(f"EXPLAIN QUERY PLAN {statement}", numbers).fetchall()
     return "\n".join(row[3] for row in rows)

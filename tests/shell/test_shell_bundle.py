@@ -187,8 +187,9 @@ def test_a_heartbeat_is_presence_and_not_history(office: Office) -> None:
     """Defect: the whole roster was rewritten on every heartbeat."""
     issued = issued_of(enroll(office, "nas"))
     bundle(office)
-    before = office.ledger.head.sequence
     beat = heartbeat(issued, office.creation.pin)
+    office.ask(Service.GATEWAY, beat, HeartbeatAnswer)
+    before = office.ledger.head.sequence
     answers = [office.ask(Service.GATEWAY, beat, HeartbeatAnswer) for _ in range(5)]
     answer = answers[-1]
     assert answer.valid

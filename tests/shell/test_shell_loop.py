@@ -1,19 +1,45 @@
 """The loop itself, over fake sockets with the real interface: no drain leaves a caller waiting."""
 
+import hashlib
+import secrets
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import zmq
 
+from broker.errors import StorageError
+from broker.shell.batch import Batch
+from broker.shell.desk import Incoming, Outgoing
 from broker.shell.loop import Loop
+from broker.units import UnixSeconds
+from broker.wire.audit import AuditVerdict, VerifyAudit
+from broker.wire.authority import LockAuthority
 from broker.wire.base import Request
 from broker.wire.codec import decode_answer, encode
-from broker.wire.control import Fault
-from broker.wire.enrollment import EnrollmentView, SetEnrollment
+from broker.wire.control import Ack, Fault
+from broker.wire.enrollment import (
+    CreateInvite,
+    EnrollmentView,
+    InviteView,
+    JoinAnswer,
+    SetEnrollment,
+)
+from broker.wire.facts import TOTPStepUsed
 from broker.wire.ids import Service
 from broker.wire.messages import Call
-from broker.wire.node import GetNode, NodeView
-from tests.shell.office import Office
+from broker.wire.node import GetNode, GetStatus, NodeView
+from broker.wire.roster import GetBundle, Peer, RecordHeartbeat, RevokeMember
+from broker.wire.work import (
+    CompleteWork,
+    ExtendLease,
+    Failed,
+    LeaseWork,
+    ReleaseLease,
+    WorkAnswer,
+)
+from tests.shell.office import Office, join_request, make_csr
+from tests.support import eventually
 
 
 class Pipe:
@@ -100,3 +126,161 @@ def test_one_drain_is_bounded(home: Path) -> None:
         requests.put(console, number, GetNode())
     loop.turn({requests})
     assert 0 < len(requests.sent) <= 64
+
+
+def test_a_failed_commit_hands_out_nothing_that_rests_on_it(home: Path) -> None:
+    """Defect: a certificate before the roster is saved; here by a second copy in one drain."""
+    office = Office.create(home)
+    gateway, console = office.introduce(Service.GATEWAY), office.introduce(Service.CONSOLE)
+    secret = "nas-secret"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    office.send(console, CreateInvite(digest, "nas", (), 60, "root"), InviteView)
+    request = join_request("nas", make_csr("nas"), invite_secret=secret)
+    batch = office.desk.open_batch()
+    calls = [(gateway, request), (gateway, request), (console, GetStatus())]
+    outgoing = [decided(office, batch, *call) for call in calls]
+    office.desk.void(batch, outgoing, StorageError("disk full"))
+    assert [type(entry.reply) for entry in outgoing] == [Fault, Fault, Fault]
+    assert office.ledger.member_by_host("nas") is None
+
+
+def test_a_lost_drain_leaves_no_trace_in_memory(home: Path) -> None:
+    """Leases live on, the key keeps its state, and no bundle of it is ever shown."""
+    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    console, worker = office.introduce(Service.CONSOLE), office.introduce(Service.RENEWAL)
+    gateway = office.introduce(Service.GATEWAY)
+    enroll(office, "nas")
+    granted = office.send(worker, LeaseWork(), WorkAnswer).lease
+    assert granted is not None
+    batch = office.desk.open_batch()
+    done = CompleteWork(granted.lease_id, Failed("no route"))
+    requests: list[tuple[bytes, Request]] = [
+        (worker, done),
+        (console, RevokeMember("nas", "lost", "root")),
+        (gateway, GetBundle()),
+        (console, LockAuthority("root")),
+    ]
+    outgoing = [decided(office, batch, *call) for call in requests]
+    office.desk.void(batch, outgoing, StorageError("disk full"))
+    state = office.desk.state
+    assert state.keys.state == "unlocked"
+    assert state.follow.bundle is None
+    assert (state.backoff, state.failures) == ({}, {})
+    assert office.send(worker, ExtendLease(granted.lease_id, 1000), Ack) == Ack()
+    assert office.send(worker, done, Ack) == Ack()
+
+
+def test_one_lease_ends_once_however_often_a_drain_says_so(home: Path) -> None:
+    """A repeated completion gets the first answer; another use of the number is refused."""
+    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    enroll(office, "nas")
+    worker = office.introduce(Service.RENEWAL)
+    granted = office.send(worker, LeaseWork(), WorkAnswer).lease
+    assert granted is not None
+    done = CompleteWork(granted.lease_id, Failed("no route"))
+    once, other = bytes(16), bytes([1] * 16)
+    calls: list[tuple[bytes, Request, bytes]] = [
+        (worker, done, once),
+        (worker, done, once),
+        (worker, done, other),
+        (worker, ReleaseLease(granted.lease_id), bytes([2] * 16)),
+    ]
+    replies = [entry.reply for entry in office.turn(calls)]
+    assert replies[:2] == [Ack(), Ack()]
+    refused = [reply.code for reply in replies[2:] if isinstance(reply, Fault)]
+    assert refused == ["lease_lost", "lease_lost"]
+
+
+def test_verifying_the_chain_sees_only_what_is_committed(home: Path) -> None:
+    """A row of the same drain is no tampering."""
+    office = Office.create(home)
+    loop, _, requests = make_loop(office)
+    console = office.introduce(Service.CONSOLE)
+    requests.put(console, 0, SetEnrollment(open=False, operator="root"))
+    requests.put(console, 1, VerifyAudit())
+    loop.turn({requests})
+
+    def verdict() -> object:
+        loop.turn({office.desk.state.offloop.descriptor})
+        return requests.answers().get(1)
+
+    found = eventually(verdict)
+    assert isinstance(found, AuditVerdict)
+    assert found.first_bad is None
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"clock": -(2**63)},
+        {"clock": 2**62},
+        {"bundle_sequence": -1},
+        {"term": 2**60},
+    ],
+)
+def test_absurd_numbers_never_reach_a_decision(home: Path, hostile: dict[str, int]) -> None:
+    """One heartbeat must not be able to end the broker."""
+    office = Office.create(home)
+    peer = Peer("ab", "nas", "cd", UnixSeconds(1))
+    fields: dict[str, Any] = {
+        "clock": 0,
+        "bundle_sequence": 0,
+        "term": 1,
+        **hostile,
+    }
+    beat = RecordHeartbeat(
+        peer=peer,
+        pin="ab",
+        served_serial="",
+        served_not_after=None,
+        served="unknown",
+        endpoint=None,
+        **fields,
+    )
+    frames = encode(Call(bytes(16), 1, beat))
+    batch = office.desk.open_batch()
+    entry = office.desk.decide(batch, Incoming(cast("Any", None), b"x", frames))
+    assert entry is not None
+    assert isinstance(entry.reply, Fault)
+    assert entry.reply.code == "malformed"
+
+
+def test_a_row_the_ledger_contradicts_is_a_refusal_and_not_a_dead_broker(home: Path) -> None:
+    """Whatever bug lets one through, the process lives and nothing of its drain is kept."""
+    office = Office.create(home)
+    batch = office.desk.open_batch()
+    batch.append(TOTPStepUsed(1), "x")
+    with pytest.raises(StorageError, match="refused a row"):
+        batch.append(TOTPStepUsed(1), "x")
+    office.desk.void(batch, [], StorageError("void"))
+    assert not office.ledger.totp_step_used(1)
+
+
+def test_an_answer_too_large_to_be_read_becomes_a_refusal(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the caller would drop it unseen and ask again until its patience ends."""
+    monkeypatch.setattr("broker.shell.loop.MESSAGE_BYTES_MAX", 300)
+    office = Office.create(home)
+    loop, _, requests = make_loop(office)
+    requests.put(office.introduce(Service.CONSOLE), 7, GetNode())
+    loop.turn({requests})
+    answer = requests.answers()[7]
+    assert isinstance(answer, Fault)
+    assert answer.code == "oversized"
+
+
+def decided(office: Office, batch: Batch, identity: bytes, request: Request) -> Outgoing:
+    """Decide one request inside an open drain."""
+    frames = encode(Call(secrets.token_bytes(16), 1, cast("Any", request)))
+    entry = office.desk.decide(batch, Incoming(cast("Any", None), identity, frames))
+    assert entry is not None
+    return entry
+
+
+def enroll(office: Office, host: str) -> None:
+    """Enroll a member by invite."""
+    digest = hashlib.sha256(host.encode()).hexdigest()
+    office.ask(Service.CONSOLE, CreateInvite(digest, host, (), 3600, "root"), InviteView)
+    request = join_request(host, make_csr(host), invite_secret=host)
+    office.ask(Service.GATEWAY, request, JoinAnswer)

@@ -94,10 +94,16 @@ def _drawn_bytes(kind: Any) -> st.SearchStrategy[bytes]:
     return st.binary(min_size=shortest, max_size=max(shortest, min(kind.max_length or 64, 64)))
 
 
+def _drawn_number(kind: Any) -> st.SearchStrategy[int]:
+    lowest = -_INT64_MAX if kind.ge is None else kind.ge
+    highest = _INT64_MAX if kind.le is None else kind.le
+    return st.integers(lowest, highest if kind.lt is None else kind.lt - 1)
+
+
 _ANYTHING = st.one_of(st.none(), st.booleans(), st.text(max_size=8))
 _DRAWN: dict[type[inspect.Type], Callable[[Any], st.SearchStrategy[Any]]] = {
     inspect.BoolType: lambda _kind: st.booleans(),
-    inspect.IntType: lambda _kind: st.integers(-_INT64_MAX, _INT64_MAX),
+    inspect.IntType: _drawn_number,
     inspect.FloatType: lambda _kind: st.floats(allow_nan=False),
     inspect.StrType: _drawn_text,
     inspect.BytesType: _drawn_bytes,

@@ -30,11 +30,25 @@ FINAL = frozenset({"joined", "waiting", "fault", "checked"})
 Saying = Mapping[str, Any]
 
 
+def only_stdin(_context: click.Context, _option: click.Parameter, given: str | None) -> str | None:
+    """Return `-` or nothing: arguments are seen by every user of this machine.
+
+    Raises:
+        click.UsageError: It is something else, perhaps the code itself.
+    """
+    if given not in {None, STDIN}:
+        raise click.UsageError(
+            "a TOTP code is no argument, other users can read those: "
+            "give --totp - (standard input) or --totp-file PATH"
+        )
+    return given
+
+
 @click.command(cls=MeshCommand)
 @click.argument("invite", required=False)
 @click.option("--url", help="Without an invite: the CA's enrol door, https://HOST:7642.")
-@click.option("--totp", metavar="CODE|-", help="TOTP code (one use), - for stdin.")
-@click.option("--totp-file", metavar="PATH", help="Read the TOTP code from a file.")
+@click.option("--totp", metavar="-", callback=only_stdin, help="Read the TOTP code from stdin.")
+@click.option("--totp-file", metavar="PATH", help="Read the TOTP code from a file; else ask.")
 @click.option("--pin", default="", metavar="HEX", help="SHA-256 fingerprint of the CA.")
 @click.option("--wait", type=DURATION, help="How long to wait for a person's approval.")
 @click.option("--dry-run", is_flag=True, help="Check the CA and the invite; send no secret.")
@@ -120,11 +134,12 @@ def _enroll(
     wait: Duration | None = given["wait"]
     wish |= {"host": home.settings.node.name, "sans": list(home.settings.node.sans)}
     wish |= {"wait_s": wait.s if wait else 0, "dry_run": given["dry_run"]}
+    compared = ""
     if "url" in wish:
         if not wish["pin"]:
-            wish["pin"] = _compared_pin(session, home, wish)
+            wish["pin"] = compared = _compared_pin(session, home, wish)
         wish["totp"] = "" if given["dry_run"] else _code(session, given)
-    return _talk(session, home, wish)
+    return _talk(session, home, wish, compared)
 
 
 def _compared_pin(session: Session, home: NodeHome, wish: Mapping[str, Any]) -> str:
@@ -142,10 +157,9 @@ def _compared_pin(session: Session, home: NodeHome, wish: Mapping[str, Any]) -> 
 
 
 def _code(session: Session, given: Mapping[str, Any]) -> str:
-    if given["totp_file"]:
-        return read_secret(given["totp_file"])
-    if given["totp"]:
-        return read_secret(STDIN) if given["totp"] == STDIN else str(given["totp"])
+    source = given["totp_file"] or given["totp"]
+    if source:
+        return read_secret(source)
     return ask_secret(session, "TOTP code", "--totp-file")
 
 
@@ -154,13 +168,16 @@ def _sayings(home: NodeHome, wish: Mapping[str, Any]) -> Iterator[dict[str, Any]
     return follow(PROGRAM, home.paths, str(home.paths.settings), given=content)
 
 
-def _talk(session: Session, home: NodeHome, wish: Mapping[str, Any]) -> Saying:
-    """Return the program's last word; what it says before goes to the person."""
+def _talk(session: Session, home: NodeHome, wish: Mapping[str, Any], compared: str) -> Saying:
+    """Return the program's last word; what it says before goes to the person.
+
+    The fingerprint `compared` is not shown again: the person has just read it.
+    """
     last: Saying = {}
     for saying in _sayings(home, wish):
         # The last word of a wait does not repeat the words to compare; its reader needs them.
         last = {**last, **saying} if saying.get("kind") == "waiting" else saying
-        if saying.get("kind") == "fingerprint":
+        if saying.get("kind") == "fingerprint" and saying.get("pin") != compared:
             session.screen.note(f"CA  sha256 {grouped(str(saying.get('pin', '')))}")
         if saying.get("kind") == "pending":
             words = "  ".join(map(str, saying.get("words", ())))

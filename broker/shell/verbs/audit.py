@@ -2,13 +2,17 @@
 
 import msgspec
 
+from broker.errors import BusyError, InternalError, MeshError
+from broker.ledger.file import inspect_file
+from broker.ledger.journal import ChainVerdict
 from broker.ledger.rows import JournalRow
 from broker.shell.batch import Batch
-from broker.shell.caller import Caller
+from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.audit import AuditLine, AuditVerdict, AuditView, ListAudit, VerifyAudit
-from broker.wire.codec import decode_fact
+from broker.wire.codec import decode_fact, fault_of
+from broker.wire.control import Fault
 
 PAGE_MAX = 500
 
@@ -20,11 +24,30 @@ def list_audit(state: BrokerState, _batch: Batch, _caller: Caller, request: List
 
 
 def verify_audit(
-    state: BrokerState, _batch: Batch, _caller: Caller, _request: VerifyAudit
-) -> AuditVerdict:
-    """Recompute the chain from the first row."""
-    rows, head_hash, first_bad, detail = state.ledger.verify_chain()
-    return AuditVerdict(rows, head_hash, first_bad, detail)
+    state: BrokerState, _batch: Batch, caller: Caller, _request: VerifyAudit
+) -> Deferred:
+    """Recompute the chain from the first row, off the loop and over committed rows only."""
+    path = state.paths.ledger
+
+    def settle(_batch: Batch, outcome: object) -> None:
+        state.resolve(caller.request_id, _verdict(outcome))
+
+    if caller.request_id not in state.waiting and not state.offloop.submit(
+        lambda: inspect_file(path), settle
+    ):
+        raise BusyError("another slow job is running", retry_after_ms=1000)
+    state.wait(caller, caller.now_ms + caller.ttl_ms)
+    return DEFERRED
+
+
+def _verdict(outcome: object) -> AuditVerdict | Fault:
+    if isinstance(outcome, ChainVerdict):
+        return AuditVerdict(
+            outcome.rows, outcome.head_hash.hex(), outcome.first_bad, outcome.detail
+        )
+    if isinstance(outcome, MeshError):
+        return fault_of(outcome)
+    return fault_of(InternalError(f"the check failed: {outcome!r}"))
 
 
 def _line(row: JournalRow) -> AuditLine:

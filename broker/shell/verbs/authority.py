@@ -7,13 +7,17 @@ from broker.errors import (
     BadPassphraseError,
     BusyError,
     ConflictError,
+    InternalError,
     MeshError,
     NotFoundError,
+    StorageError,
 )
 from broker.ledger.rows import MeshRow
 from broker.pki.authority import pem
 from broker.pki.issuer import Issuer
 from broker.pki.seal import OpenedKeys, open_with_passphrase
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.certificates import not_after_of
@@ -28,6 +32,7 @@ from broker.wire.authority import (
     UnlockAuthority,
 )
 from broker.wire.codec import fault_of
+from broker.wire.control import Fault
 from broker.wire.events import AuthorityMoved, WorkAvailable
 from broker.wire.facts import AuthorityLocked, AuthorityUnlocked, AuthorityUnlockFailed
 from broker.wire.ids import Service
@@ -69,14 +74,19 @@ def unlock_authority(
 def lock_authority(
     state: BrokerState, batch: Batch, _caller: Caller, request: LockAuthority
 ) -> AuthorityView:
-    """Forget the key until somebody unlocks it."""
+    """Forget the key until somebody unlocks it; later requests of this drain find it locked."""
     _vault(state)
-    if state.keys.issuer is not None:
+    issuer, secret = state.keys.issuer, state.keys.totp_secret
+    if issuer is not None:
         batch.append(AuthorityLocked(), request.operator)
-        batch.after_commit.append(lambda: close_keys(state))
+        close_keys(state)
+
+        def reopen() -> None:
+            state.keys.issuer, state.keys.totp_secret = issuer, secret
+
+        batch.on_void.append(reopen)
         batch.publish(AuthorityMoved("locked"))
-    # The key is dropped after the commit; the answer, sent later still, already says so.
-    return msgspec.structs.replace(authority_view(state), state="locked")
+    return authority_view(state)
 
 
 def authority_view(state: BrokerState) -> AuthorityView:
@@ -116,21 +126,36 @@ def close_keys(state: BrokerState) -> None:
 
 
 def _unlocked(state: BrokerState, batch: Batch, who: tuple[Caller, str], outcome: object) -> None:
+    caller, _ = who
+    try:
+        reply = _settle_unlock(state, batch, who, outcome)
+    except StorageError as failure:
+        state.resolve(caller.request_id, fault_of(failure))
+        raise
+    batch.after_commit.append(lambda: state.resolve(caller.request_id, reply))
+    batch.on_void.append(
+        lambda: state.resolve(caller.request_id, fault_of(StorageError("nothing was unlocked")))
+    )
+
+
+def _settle_unlock(
+    state: BrokerState, batch: Batch, who: tuple[Caller, str], outcome: object
+) -> AuthorityView | Fault:
     caller, operator = who
     if isinstance(outcome, BadPassphraseError):
         state.limiter.failed(UNLOCK_SOURCE, caller.now_ms)
         batch.append(AuthorityUnlockFailed("passphrase"), operator)
     if isinstance(outcome, MeshError):
-        state.resolve(caller.request_id, fault_of(outcome))
-        return
+        return fault_of(outcome)
     if not isinstance(outcome, OpenedKeys):
-        raise TypeError(f"deriving the key failed: {outcome!r}")
+        log(EventName.CA_UNLOCK_FAILED, detail=f"deriving the key failed: {outcome!r}")
+        return fault_of(InternalError("deriving the key failed", hint="see log/broker.log"))
     if state.keys.issuer is None:
-        open_keys(state, _vault(state), outcome)
         batch.append(AuthorityUnlocked(outcome.slot_id), operator)
+        batch.after_commit.append(lambda: open_keys(state, _vault(state), outcome))
         batch.publish(AuthorityMoved("unlocked"))
         batch.publish(WorkAvailable(Service.RENEWAL))
-    state.resolve(caller.request_id, authority_view(state))
+    return msgspec.structs.replace(authority_view(state), state="unlocked")
 
 
 def _vault(state: BrokerState) -> Vault:

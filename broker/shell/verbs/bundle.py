@@ -4,7 +4,7 @@ from broker.errors import BundleRejectedError, NoMeshError
 from broker.pki.authority import der_of_pem
 from broker.pki.bundle import verify_bundle
 from broker.shell.batch import Batch
-from broker.shell.bundling import current_bundle, current_crl
+from broker.shell.bundling import LOCAL_BUNDLE, current_bundle, current_crl, primary_of
 from broker.shell.caller import Caller
 from broker.shell.peers import authorize_member
 from broker.shell.state import BrokerState
@@ -19,8 +19,6 @@ from broker.wire.roster import (
     InstallBundle,
     SignedBundle,
 )
-
-LOCAL_BUNDLE = "bundle"
 
 
 def get_bundle(
@@ -58,10 +56,10 @@ def install_bundle(
     known = state.follow.bundle
     if known is not None and not _is_forward(known, body, request.source):
         return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
-    adopt_bundle(state, request.bundle, body)
     batch.keep(LOCAL_BUNDLE, request.bundle)
+    batch.after_commit.append(lambda: adopt_bundle(state, request.bundle, body))
     batch.publish(BundleMoved(body.bundle_sequence))
-    batch.publish(RoleMoved(state.role, state.follow.term))
+    batch.publish(RoleMoved(state.role, max(state.follow.term, body.head.term)))
     return BundleInstalled(body.bundle_sequence, body.head.term, changed=True)
 
 
@@ -69,9 +67,7 @@ def adopt_bundle(state: BrokerState, raw: bytes, body: BundleBody) -> None:
     """Make a verified bundle the one in force on this node."""
     state.follow.bundle, state.follow.bundle_bytes = body, raw
     state.follow.term = max(state.follow.term, body.head.term)
-    for holder in body.key_holders:
-        if holder.role == "primary" and holder.endpoint.host == body.head.primary:
-            state.follow.primary = holder.endpoint
+    state.follow.primary = primary_of(body) or state.follow.primary
 
 
 def get_mesh(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetMesh) -> MeshAnswer:

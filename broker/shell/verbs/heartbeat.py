@@ -1,10 +1,11 @@
 """Heartbeats: a member says it lives, the primary says where it stands."""
 
+from broker.core.doors import check_doors
 from broker.core.presence import Presence
-from broker.errors import NotAMemberError
+from broker.errors import NameNotAllowedError, NotAMemberError, NotFoundError
 from broker.ledger.rows import MemberRow
 from broker.shell.batch import Batch
-from broker.shell.bundling import current_bundle
+from broker.shell.bundling import LOCAL_PRIMARY, KnownPrimary, current_bundle
 from broker.shell.caller import Caller
 from broker.shell.peers import (
     authorize_key_holder,
@@ -12,6 +13,7 @@ from broker.shell.peers import (
     known_key_holders,
     own_endpoint,
 )
+from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
@@ -28,8 +30,8 @@ from broker.wire.roster import (
     WhoAmIAnswer,
 )
 
-ADDRESSES_MAX = 8
-LOCAL_PRIMARY = "primary"
+DOORS_EVERY_MS = 10_000
+"""A member may move its doors this often."""
 HEARTBEATS_PER_S = 1000
 """What one primary should receive at most; larger meshes are asked to beat less often."""
 
@@ -51,7 +53,9 @@ def record_heartbeat(
             skew_s=request.clock - caller.now,
         ),
     )
-    _follow_doors(batch, member, request.endpoint)
+    _follow_doors(state, batch, caller, (member, request.endpoint))
+    if request.served_serial:
+        _follow_served(state, batch, member, request)
     _, bundle = current_bundle(state, batch, caller.now)
     interval_ms = state.settings.heartbeat.interval.ms
     spread_ms = state.ledger.member_count() * 1000 // HEARTBEATS_PER_S
@@ -65,18 +69,39 @@ def record_heartbeat(
     )
 
 
-def _follow_doors(batch: Batch, member: MemberRow, offered: Endpoint | None) -> None:
+def _follow_served(
+    state: BrokerState, batch: Batch, member: MemberRow, request: RecordHeartbeat
+) -> None:
+    """Take a beat as a report of what is served, so that a lost report mends itself."""
+    report = (request.served_serial, request.served, member.served_detail)
+    if (member.served_serial, member.served) == (request.served_serial, request.served):
+        return
+    try:
+        note_served(state, batch, member.member_id, report)
+    except NotFoundError:
+        return  # a serial of somebody else is a lie; the beat itself still counts as presence
+
+
+def _follow_doors(
+    state: BrokerState, batch: Batch, caller: Caller, what: tuple[MemberRow, Endpoint | None]
+) -> None:
     """Note new addresses of a member; host and server name stay what they were certified as."""
+    member, offered = what
     if offered is None or not offered.addresses:
+        return
+    try:
+        addresses = check_doors(offered.addresses, offered.mesh_port, offered.enroll_port)
+    except NameNotAllowedError:
         return
     doors = Endpoint(
         host=member.host,
-        addresses=offered.addresses[:ADDRESSES_MAX],
+        addresses=addresses,
         enroll_port=offered.enroll_port,
         mesh_port=offered.mesh_port,
         server_name=member.endpoint.server_name,
     )
-    if doors != member.endpoint:
+    key = ("doors", member.member_id)
+    if doors != member.endpoint and state.rows.passes(key, caller.now_ms, DOORS_EVERY_MS):
         batch.append(MemberMoved(member.member_id, doors), member.host)
 
 
@@ -114,9 +139,9 @@ def note_heartbeat(
     if answer.term < follow.term or answer.primary is None:
         return Ack()
     moved = follow.primary != answer.primary or answer.term > follow.term
-    follow.primary, follow.term = answer.primary, answer.term
     if moved:
-        batch.keep(LOCAL_PRIMARY, encode_body(answer.primary))
+        follow.primary, follow.term = answer.primary, answer.term
+        batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(answer.term, answer.primary)))
         batch.publish(RoleMoved(state.role, follow.term))
     have = follow.bundle.bundle_sequence if follow.bundle else 0
     if answer.bundle_sequence > max(have, follow.bundle_wanted):

@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 
+from broker.core.doors import check_doors
+from broker.core.limiter import source_key
 from broker.core.names import addresses_in, check_host, granted_sans, server_name
 from broker.errors import (
     AlreadyEnrolledError,
@@ -36,6 +38,9 @@ PENDING_MAX = 256
 """Requests that may wait for a person; more are refused until somebody decided."""
 POLL_EVERY_MS = 1000
 REFUSAL_EVERY_MS = 10_000
+ANY_REFUSAL_EVERY_MS = 1_000
+CLAIM_GRACE_S = 86_400
+"""How long after its own end an approved request may still be claimed."""
 
 
 def join(state: BrokerState, batch: Batch, caller: Caller, request: Join) -> JoinAnswer:
@@ -68,6 +73,8 @@ def poll_ticket(
         raise ApprovalExpiredError("nobody answered in time", hint="join again")
     if row.state == "pending":
         return _answer(state, mesh, row.host, ticket=row)
+    if row.state == "approved" and row.expires_at + CLAIM_GRACE_S <= caller.now:
+        raise ApprovalExpiredError("approved, but never claimed in time", hint="join again")
     return _issue_approved(state, batch, caller, row)
 
 
@@ -76,6 +83,7 @@ def _join(
 ) -> JoinAnswer:
     mesh, request = what
     host = check_host(request.host)
+    check_doors(request.addresses, request.mesh_port, request.enroll_port)
     credential = check_credential(state, request, caller.now)
     csr = parse_request(request.csr)
     if (again := _issued_already(state, mesh, credential, csr)) is not None:
@@ -263,10 +271,11 @@ def _note_refusal(
 ) -> None:
     """Audit a refused join, the same source and reason at most every ten seconds."""
     request, refusal = what
-    key = (request.source, refusal.code.value)
-    last = state.refusals.get(key)
-    if last is not None and caller.now_ms - last < REFUSAL_EVERY_MS:
+    key = (source_key(request.source), refusal.code)
+    if not state.refusals.passes(key, caller.now_ms, REFUSAL_EVERY_MS):
         return
-    state.refusals[key] = caller.now_ms
+    # Strangers can have many addresses; together they get a row a second.
+    if not state.refusals.passes("joins", caller.now_ms, ANY_REFUSAL_EVERY_MS):
+        return
     claimed = request.host if request.host.isprintable() else repr(request.host)
     batch.append(JoinRefused(claimed[:253], request.source[:64], refusal.code.value), "gateway")

@@ -7,6 +7,7 @@ from broker.errors import (
     NoMeshError,
     NotAMemberError,
     RenewalInProgressError,
+    RenewalNotDueError,
     ThrottledError,
 )
 from broker.ledger.rows import MemberRow
@@ -36,6 +37,8 @@ from broker.wire.work import Install, Rekey, RenewMember, RenewOwn
 
 PULL_EVERY_MS = 10_000
 """A member may ask for one new certificate in this time, whatever it says."""
+LIVE_CERTIFICATES_MAX = 16
+"""A healthy member has two at a time; a runaway one stops here."""
 
 
 def renew_with_lease(
@@ -66,17 +69,27 @@ def renew_as_peer(
         raise RenewalInProgressError(
             f"the CA is renewing {member.host} right now", retry_after_ms=5000
         )
-    last = state.pulls.get(member.member_id)
     csr = parse_request(request.csr)
-    known = state.ledger.certificate_by_key(member.member_id, csr.key_hash)
-    if known is None and last is not None and caller.now_ms - last < PULL_EVERY_MS:
-        raise ThrottledError(
-            f"{member.host} was renewed a moment ago",
-            retry_after_ms=last + PULL_EVERY_MS - caller.now_ms,
+    if state.ledger.certificate_by_key(member.member_id, csr.key_hash) is None:
+        _check_pull(state, caller, member)
+        batch.on_void.append(lambda: state.pulls.forget(member.member_id))
+    return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
+
+
+def _check_pull(state: BrokerState, caller: Caller, member: MemberRow) -> None:
+    """Bound how many certificates a member can collect: they all count when it is revoked."""
+    rows = state.ledger.certificates_of(member.member_id, LIVE_CERTIFICATES_MAX + 1)
+    live = sum(1 for row in rows if row.not_after > caller.now)
+    if live > LIVE_CERTIFICATES_MAX:
+        raise RenewalNotDueError(
+            f"{member.host} holds {live} valid certificates already",
+            hint="wait until older ones expire",
+            retry_after_ms=3_600_000,
         )
-    issued = _renew(state, batch, caller, (member, request.csr))
-    state.pulls[member.member_id] = caller.now_ms
-    return RenewalAnswer(issued)
+    if not state.pulls.passes(member.member_id, caller.now_ms, PULL_EVERY_MS):
+        raise ThrottledError(
+            f"{member.host} was renewed a moment ago", retry_after_ms=PULL_EVERY_MS
+        )
 
 
 def report_installed(

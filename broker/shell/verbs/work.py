@@ -17,6 +17,7 @@ from broker.wire.control import Ack
 from broker.wire.events import WorkAvailable
 from broker.wire.facts import RenewalFailed
 from broker.wire.ids import Service
+from broker.wire.messages import AnyReply
 from broker.wire.renewal import InstallAnswer, RekeyAnswer
 from broker.wire.work import (
     Approve,
@@ -79,11 +80,12 @@ def give_back(batch: Batch, grants: Iterable[Grant]) -> None:
 
 def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: CompleteWork) -> Ack:
     """Record the outcome of leased work; the lease ends with the commit."""
-    grant = state.leases.live(request.lease_id, caller.identity, caller.now_ms)
+    grant = state.leases.end(request.lease_id, caller.identity, caller.now_ms)
+    batch.on_void.append(lambda: state.leases.restore(grant))
     item, result = grant.item, request.result
     match item, result:
         case Rekey() | Install(), Rekeyed() | Installed() | Failed():
-            _answer_waiting(state, grant, result)
+            _answer_waiting(state, batch, grant, result)
         case RenewMember() | RenewOwn(), Failed():
             _renewal_failed(state, batch, caller, (grant, result))
         case RenewMember() | RenewOwn(), Installed():
@@ -92,58 +94,68 @@ def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: Com
             _decided(state, batch, caller, (item, result))
         case _:
             raise ForbiddenError(f"{result.__class__.__name__} is no outcome of this work")
-    batch.after_commit.append(lambda: _end_quietly(state, request.lease_id, caller))
     return Ack()
 
 
-def _end_quietly(state: BrokerState, lease_id: int, caller: Caller) -> None:
-    # Judged live a moment ago in the same drain; only the clock may have moved on.
-    state.leases.end(lease_id, caller.identity, caller.now_ms)
-
-
-def _answer_waiting(state: BrokerState, grant: Grant, result: Rekeyed | Installed | Failed) -> None:
+def _answer_waiting(
+    state: BrokerState, batch: Batch, grant: Grant, result: Rekeyed | Installed | Failed
+) -> None:
     request_id = next(
         (task.request_id for task in state.tasks.all() if ("task", task.request_id) == grant.key),
         None,
     )
     if request_id is None:
         return
-    state.tasks.drop(request_id)
+    reply: AnyReply
     match result:
         case Rekeyed(csr=csr):
-            state.resolve(request_id, RekeyAnswer(csr))
+            reply = RekeyAnswer(csr)
         case Installed():
-            answer = InstallAnswer(result.serial, result.state, result.detail, result.hook_ms)
-            state.resolve(request_id, answer)
+            reply = InstallAnswer(result.serial, result.state, result.detail, result.hook_ms)
         case Failed(detail=detail):
-            state.resolve(request_id, fault_of(UnavailableError(detail)))
+            reply = fault_of(UnavailableError(detail))
+
+    def answer() -> None:
+        state.tasks.drop(request_id)
+        state.resolve(request_id, reply)
+
+    batch.after_commit.append(answer)
 
 
 def _renewal_failed(
     state: BrokerState, batch: Batch, caller: Caller, what: tuple[Grant, Failed]
 ) -> None:
     grant, failed = what
-    if grant.key == OWN:
-        # The operator asked for one attempt; without this the wish would outrun the backoff.
-        state.force_renewal = False
     renewal = state.settings.renewal
-    state.backoff[grant.key] = state.backoff.get(grant.key, Backoff()).after_failure(
+    backoff = state.backoff.get(grant.key, Backoff()).after_failure(
         caller.now_ms, min_ms=renewal.backoff_min.ms, max_ms=renewal.backoff_max.ms
     )
     member_id = _member_id(state, grant)
     if member_id and state.role == "primary" and state.failures.get(member_id) != failed.detail:
-        state.failures[member_id] = failed.detail
         batch.append(RenewalFailed(member_id, failed.detail), "renewal")
+
+    def keep() -> None:
+        state.backoff[grant.key] = backoff
+        state.failures[member_id] = failed.detail
+        if grant.key == OWN:
+            # The operator asked for one attempt; the wish must not outrun the backoff.
+            state.force_renewal = False
+
+    batch.after_commit.append(keep)
 
 
 def _renewal_done(state: BrokerState, batch: Batch, grant: Grant, done: Installed) -> None:
-    state.backoff.pop(grant.key, None)
     member_id = _member_id(state, grant)
-    state.failures.pop(member_id, None)
-    if grant.key == OWN:
-        state.force_renewal = False
     if member_id and state.role == "primary":
         note_served(state, batch, member_id, (done.serial, done.state, done.detail))
+
+    def forget() -> None:
+        state.backoff.pop(grant.key, None)
+        state.failures.pop(member_id, None)
+        if grant.key == OWN:
+            state.force_renewal = False
+
+    batch.after_commit.append(forget)
 
 
 def _member_id(state: BrokerState, grant: Grant) -> str:
