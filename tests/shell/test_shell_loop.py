@@ -36,6 +36,7 @@ from broker.wire.work import (
     Failed,
     LeaseWork,
     ReleaseLease,
+    RenewMember,
     WorkAnswer,
 )
 from tests.shell.office import Office, join_request, make_csr
@@ -147,9 +148,9 @@ def test_a_failed_commit_hands_out_nothing_that_rests_on_it(home: Path) -> None:
 def test_a_lost_drain_leaves_no_trace_in_memory(home: Path) -> None:
     """Leases live on, the key keeps its state, and no bundle of it is ever shown."""
     office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    enroll(office, "nas")
     console, worker = office.introduce(Service.CONSOLE), office.introduce(Service.RENEWAL)
     gateway = office.introduce(Service.GATEWAY)
-    enroll(office, "nas")
     granted = office.send(worker, LeaseWork(), WorkAnswer).lease
     assert granted is not None
     batch = office.desk.open_batch()
@@ -161,6 +162,7 @@ def test_a_lost_drain_leaves_no_trace_in_memory(home: Path) -> None:
         (console, LockAuthority("root")),
     ]
     outgoing = [decided(office, batch, *call) for call in requests]
+    assert not [entry for entry in outgoing if isinstance(entry.reply, Fault)]
     office.desk.void(batch, outgoing, StorageError("disk full"))
     state = office.desk.state
     assert state.keys.state == "unlocked"
@@ -177,6 +179,9 @@ def test_one_lease_ends_once_however_often_a_drain_says_so(home: Path) -> None:
     worker = office.introduce(Service.RENEWAL)
     granted = office.send(worker, LeaseWork(), WorkAnswer).lease
     assert granted is not None
+    assert isinstance(granted.item, RenewMember)
+    # Known already, so that nothing is written and only the memory of the reply can help.
+    office.desk.state.failures[granted.item.member_id] = "no route"
     done = CompleteWork(granted.lease_id, Failed("no route"))
     once, other = bytes(16), bytes([1] * 16)
     calls: list[tuple[bytes, Request, bytes]] = [
