@@ -8,8 +8,11 @@ a wildcard.
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from broker.errors import NameNotAllowedError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HOST_LENGTH_MAX = 253
 """RFC 1035 2.3.4: 255 octets on the wire, 253 as text."""
@@ -83,11 +86,8 @@ def is_permitted(san: str, *, names: Sequence[str], networks: Sequence[str]) -> 
     """Whether one SAN lies inside the policy."""
     address = _address(san)
     if address is not None:
-        return any(
-            address in network
-            for network in map(ipaddress.ip_network, networks)
-            if network.version == address.version
-        )
+        parsed = _networks(tuple(networks))
+        return any(address in net for net in parsed if net.version == address.version)
     if "." not in san or len(san) > HOST_LENGTH_MAX:
         return False
     if not all(_LABEL.fullmatch(label) for label in san.split(".")):
@@ -103,6 +103,12 @@ def addresses_in(addresses: Iterable[str], networks: Sequence[str]) -> tuple[str
         if _address(text) is not None and is_permitted(text, names=(), networks=networks)
     ]
     return tuple(dict.fromkeys(inside))
+
+
+@cache
+def _networks(networks: tuple[str, ...]) -> tuple[Network, ...]:
+    # A mesh has one policy; parsing it for every certificate costs more than the question.
+    return tuple(ipaddress.ip_network(text) for text in networks)
 
 
 def _is_below(san: str, pattern: str) -> bool:
