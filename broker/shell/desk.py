@@ -25,6 +25,7 @@ from broker.wire.codec import (
     fault_of,
     request_id_of,
 )
+from broker.wire.events import RosterMoved
 from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.messages import Answer, AnyEvent, AnyReply
 
@@ -96,6 +97,9 @@ class Desk:
         except StorageError as failure:
             self.void(batch, outgoing, failure)
             return []
+        if batch.facts:
+            head = self.state.ledger.head
+            batch.publish(RosterMoved(head.term, head.sequence))
         for effect in batch.after_commit:
             effect()
         self._take_late(outgoing)

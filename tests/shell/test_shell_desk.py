@@ -26,6 +26,7 @@ from broker.wire.authority import AuthorityView, CreateMesh, LockAuthority
 from broker.wire.codec import MESSAGE_BYTES_MAX, encode
 from broker.wire.control import Fault
 from broker.wire.enrollment import EnrollmentView, InvitesView, ListInvites, SetEnrollment
+from broker.wire.events import RosterMoved
 from broker.wire.ids import Service
 from broker.wire.messages import Call
 from broker.wire.node import GetNode, NodeView
@@ -122,6 +123,8 @@ def test_one_drain_is_one_commit(office: Office) -> None:
     )
     office.ledger._connection.set_trace_callback(None)
     assert len(commits) == 1
+    moved = [event for event in office.events if isinstance(event, RosterMoved)]
+    assert moved[-1].sequence == office.ledger.head.sequence
     assert len(office.ask(Service.CONSOLE, ListAudit(0, 500), AuditView).rows) == 2 + 1 + 8
 
 

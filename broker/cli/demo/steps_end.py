@@ -81,7 +81,7 @@ def audit(stage: Stage) -> str:
         forged = _forge(copy / "ledger.db")
         status, found = _verify(copy)
         require(status != 0, f"row {forged} of a copy was forged and nobody noticed")
-        require(f"row {forged}" in str(found.get("detail")), f"forged row {forged}, found {found}")
+        require(found.get("first_bad") == forged, f"forged row {forged}, found {found}")
     return f"{rows} events, hash chain verified, forged row {forged} of a copy detected"
 
 
