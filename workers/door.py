@@ -11,6 +11,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from socket import (
     AF_UNIX,
     IPPROTO_TCP,
@@ -35,6 +36,8 @@ TLS_SHUTDOWN_S = 2.0
 SEND_STALL_MS = 30_000
 """A peer that acknowledges nothing for this long is gone (TCP_USER_TIMEOUT)."""
 CREDENTIAL_BYTES = 12
+CROWD_PREFIX = 64
+"""One subscriber holds at least this much of IPv6 (RFC 6177), so caps count all of it as one."""
 LOG_EVERY_S = 10.0
 
 Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -43,7 +46,25 @@ OriginOf = Callable[[socket], Origin]
 
 def network_origin(peer: socket) -> Origin:
     """Return where a TCP connection comes from."""
-    return Origin(source=str(peer.getpeername()[0]))
+    return Origin(source=plain_address(str(peer.getpeername()[0])))
+
+
+def plain_address(text: str) -> str:
+    """Return an address in the one form in which it is compared and issued.
+
+    A listener for both families sees IPv4 callers as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2), and the
+    scope of a link-local address names an interface of this machine, which says nothing elsewhere.
+    """
+    address = ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
+def crowd_of(origin: Origin) -> str:
+    """Return whom the connections of `origin` are counted for: a user, an IPv4 address, a /64."""
+    if ":" not in origin.source or origin.uid is not None:
+        return origin.source
+    return str(ip_network((origin.source, CROWD_PREFIX), strict=False))
 
 
 def local_origin(peer: socket) -> Origin:
@@ -87,7 +108,7 @@ class Door:
         self._origin_of = origin_of
         self._context: ssl.SSLContext | None = None
         self._listener: socket | None = None
-        self._sources: Counter[str] = Counter()
+        self._crowds: Counter[str] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
         self._arrivals: set[asyncio.Task[None]] = set()
@@ -97,7 +118,7 @@ class Door:
     @property
     def connections(self) -> int:
         """How many connections are open, handshakes included."""
-        return self._sources.total()
+        return self._crowds.total()
 
     @property
     def is_open(self) -> bool:
@@ -173,25 +194,26 @@ class Door:
         except OSError:  # gone already
             peer.close()
             return
-        if self._is_full(origin.source):
+        crowd = crowd_of(origin)
+        if self._is_full(crowd):
             peer.close()
             self._complain(self._full, EventName.AUTH_THROTTLED, "too many connections")
             return
-        self._sources[origin.source] += 1
+        self._crowds[crowd] += 1
         self._empty.clear()
         task = self._loop.create_task(self._welcome(peer, origin))
         self._arrivals.add(task)
         task.add_done_callback(self._arrivals.discard)
 
-    def _is_full(self, source: str) -> bool:
+    def _is_full(self, crowd: str) -> bool:
         return (
-            self._sources[source] >= self.limits.per_source
+            self._crowds[crowd] >= self.limits.per_source
             or self.connections >= self.limits.connections
         )
 
     async def _welcome(self, peer: socket, origin: Origin) -> None:
         context = self._context
-        released = _Once(lambda: self._release(origin.source))
+        released = _Once(lambda: self._release(crowd_of(origin)))
         timeouts = (self.limits.handshake_s, TLS_SHUTDOWN_S) if context else (None, None)
         try:
             await self._loop.connect_accepted_socket(
@@ -205,11 +227,11 @@ class Door:
             released()
             self._complain(self._failed, EventName.TLS_HANDSHAKE_FAILED, _reason(error))
 
-    def _release(self, source: str) -> None:
-        self._sources[source] -= 1
-        if self._sources[source] <= 0:
-            del self._sources[source]
-        if not self._sources:
+    def _release(self, crowd: str) -> None:
+        self._crowds[crowd] -= 1
+        if self._crowds[crowd] <= 0:
+            del self._crowds[crowd]
+        if not self._crowds:
             self._empty.set()
 
     def _complain(self, tally: Tally, event: EventName, reason: str) -> None:

@@ -22,7 +22,7 @@ from broker.errors import NoMeshError, PeerUnreachableError
 from broker.runtime.paths import Paths
 from broker.wire.base import Body
 from broker.wire.node import Endpoint, Membership
-from workers.peer import load_membership
+from workers.membership import load_membership
 
 GRACE_MS = 50
 """An errand that ends at its own deadline still gets to say why."""

@@ -19,17 +19,13 @@ from broker.runtime.logs import log
 from broker.runtime.paths import Paths
 from broker.wire.base import Event
 from broker.wire.ids import Service
+from workers.process import instance_name
 from workers.route import Asker
 
 BACKOFF_S_MIN = 0.2
 BACKOFF_S_MAX = 3.0
 RECHECK_S = 30.0
 """A lost event costs at most this long."""
-
-
-def instance_of(service: Service) -> str:
-    """Return this process's name among those of its service, as the supervisor gave it."""
-    return os.environ.get("SUPERVISOR_PROCESS_NAME") or service.value
 
 
 @contextlib.contextmanager
@@ -111,7 +107,7 @@ async def keep_open(
     """
     wake = asyncio.Event()
     with stop_event() as stop:
-        async with AsyncLink(paths, service, instance_of(service)) as link:
+        async with AsyncLink(paths, service, instance_name(service)) as link:
             doors = build(link)
             log(EventName.PROCESS_STARTED)
             listening = asyncio.create_task(_listen(paths, wakes, wake))

@@ -14,16 +14,16 @@ from typing import Self, TypeVar
 import msgspec
 import requests
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from urllib3.exceptions import InsecureRequestWarning
 
-from broker.errors import MalformedMessageError, NoMeshError, NotAMemberError, PinMismatchError
+from broker.errors import MalformedMessageError, NotAMemberError, PinMismatchError
 from broker.runtime.paths import Paths
 from broker.wire.base import Body
 from broker.wire.node import Endpoint, Membership
 from workers.certstore import CertificateStore
 from workers.leaf import PARSE_ERRORS
+from workers.root import fingerprint, root_der_of
 from workers.transport import (
     TIMEOUT_S,
     Ask,
@@ -43,7 +43,6 @@ __all__ = [
     "PinnedSession",
     "fetch_root",
     "fingerprint",
-    "load_membership",
     "probe_root",
     "root_der_of",
     "urls_of",
@@ -193,25 +192,6 @@ class PeerSession:
         return self._sessions[server_name]
 
 
-def load_membership(paths: Paths) -> Membership | None:
-    """Return what this node knows of its mesh; None while it belongs to none.
-
-    Raises:
-        NoMeshError: The file is damaged; that is not the same as having no mesh.
-    """
-    try:
-        raw = paths.membership.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        return msgspec.json.decode(raw, type=Membership)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise NoMeshError(
-            f"{paths.membership} is damaged ({error})",
-            hint="restore the file from a backup, or leave and join again",
-        ) from None
-
-
 def fetch_root(url: str, pin: str, timeout_s: float = TIMEOUT_S) -> bytes:
     """Return the root certificate (DER) at the node behind `url` if it is the pinned one.
 
@@ -249,26 +229,3 @@ def probe_root(url: str, timeout_s: float = TIMEOUT_S) -> bytes:
             f"what {url} answered is not a CA certificate",
             hint="is that the enrol port (7642) of a certmesh node?",
         ) from None
-
-
-def fingerprint(root_der: bytes) -> str:
-    """Return the hex SHA-256 of a DER certificate: the pin."""
-    digest = hashes.Hash(hashes.SHA256())
-    digest.update(root_der)
-    return digest.finalize().hex()
-
-
-def root_der_of(membership: Membership) -> bytes:
-    """Return the trust anchor of a mesh as DER.
-
-    Raises:
-        NoMeshError: The stored root is damaged or not the pinned one.
-    """
-    try:
-        root = x509.load_pem_x509_certificate(membership.root_pem.encode())
-    except PARSE_ERRORS:
-        raise NoMeshError("the stored root certificate is damaged") from None
-    der = root.public_bytes(Encoding.DER)
-    if not hmac.compare_digest(fingerprint(der), membership.pin):
-        raise NoMeshError("the stored root certificate is not the pinned one")
-    return der

@@ -6,7 +6,7 @@ so that a beat always means progress of the loop and not just a living process.
 """
 
 import os
-import secrets
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -191,7 +191,7 @@ class Host:
         """Do rounds until a stop signal and return the exit status."""
         self._await_broker()
         spread_ms = min(self._loop.period_ms, FIRST_ROUND_MS_MAX)
-        self._schedule(secrets.randbelow(max(1, spread_ms)))
+        self._schedule(random.randrange(max(1, spread_ms)))  # noqa: S311 (spreads load, hides nothing)
         while not self._desk.stopping():
             if self._is_due() and self._watch_broker():
                 self._round()
@@ -314,5 +314,10 @@ def run_worker(build: Callable[[Settings, Paths], Loop]) -> int:
 
 
 def instance_name(service: Service) -> str:
-    """Return this process's name among those of its service: supervisord's, or the service's."""
-    return os.environ.get("SUPERVISOR_PROCESS_NAME") or service.value
+    """Return this process's name among those of its service: as supervisord calls it.
+
+    Without a supervisor a person started it, next to the one of the process table; under that
+    one's name it would drive it out of the broker's books.
+    """
+    supervised = os.environ.get("SUPERVISOR_PROCESS_NAME")
+    return supervised or f"{service.value}-once-{os.getpid()}"

@@ -13,7 +13,7 @@ import pytest
 from broker.runtime.exits import Exit
 from broker.wire.invite import encode_invite
 from broker.wire.mesh_api import InviteTicket
-from tests.cli.command import Certmesh
+from tests.cli.command import Certmesh, on_terminal
 from tests.cli.views import NOW, PIN
 
 REPOSITORY = Path(__file__).parents[2]
@@ -301,7 +301,7 @@ def test_a_pending_join_is_status_eight_and_can_go_on(
 
 def test_without_pin_and_terminal_no_code_is_sent(enrolment: Enrolment, certmesh: Certmesh) -> None:
     """A code given to whoever answers first is a code given away."""
-    said = certmesh("join", "--url", "https://127.0.0.1:7642", "--totp", "123456")
+    said = certmesh("join", "--url", "https://127.0.0.1:7642", "--totp", "-", typed="123456\n")
     assert said.status == Exit.USAGE
     assert "--pin" in said.err
     assert enrolment.given == []
@@ -309,16 +309,58 @@ def test_without_pin_and_terminal_no_code_is_sent(enrolment: Enrolment, certmesh
 
 def test_yes_does_not_replace_the_pin(enrolment: Enrolment, certmesh: Certmesh) -> None:
     """`--yes` agrees to what a person would see; here nobody sees anything."""
-    said = certmesh("--yes", "join", "--url", "https://127.0.0.1:7642", "--totp", "123456")
+    code = ("--totp", "-")
+    said = certmesh("--yes", "join", "--url", "https://127.0.0.1:7642", *code, typed="123456\n")
     assert said.status == Exit.USAGE
     assert enrolment.given == []
+
+
+def test_a_fingerprint_is_shown_once_to_be_compared(
+    home: Path, enrolment: Enrolment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen twice it looks like two different ones that both want comparing."""
+    code = tmp_path / "code"
+    code.write_text("123456\n")
+    enrolment.says({"kind": "fingerprint", "pin": PIN}, joined())
+    monkeypatch.setenv("ENROL_PROBE", json.dumps([{"kind": "fingerprint", "pin": PIN}]))
+    url = ("--url", "https://127.0.0.1:7642", "--node-name", "nas", "--totp-file", str(code))
+    status, shown = on_terminal(("--home", str(home), "join", *url), b"y\n")
+    assert status == Exit.OK, shown
+    assert shown.count(b"CA  sha256") == 1
 
 
 @pytest.mark.parametrize("pin", ["", "9f3a", "z" * 64, PIN + "00"])
 def test_a_pin_must_be_a_whole_fingerprint(pin: str, certmesh: Certmesh) -> None:
     """Half a fingerprint is none."""
-    said = certmesh("join", "--url", "https://127.0.0.1:7642", "--pin", pin, "--totp", "1")
+    said = certmesh("join", "--url", "https://127.0.0.1:7642", "--pin", pin, "--totp", "-")
     assert said.status == Exit.USAGE
+    assert "--pin" in said.err
+
+
+def test_a_code_as_argument_is_refused_and_the_safe_ways_are_named(
+    home: Path, enrolment: Enrolment, certmesh: Certmesh
+) -> None:
+    """Everybody on the machine can read argv."""
+    url = ("--url", "https://127.0.0.1:7642", "--pin", PIN)
+    said = certmesh("join", *url, "--totp", "123456")
+    assert said.status == Exit.USAGE
+    assert "--totp -" in said.err
+    assert "--totp-file" in said.err
+    assert "123456" not in said.err
+    assert enrolment.given == []
+    assert not home.joinpath("certmesh.toml").exists()
+
+
+def test_a_code_can_come_from_a_file(
+    enrolment: Enrolment, certmesh: Certmesh, tmp_path: Path
+) -> None:
+    """As every other secret."""
+    code = tmp_path / "code"
+    code.write_text("123456\n")
+    enrolment.says(joined())
+    url = ("--url", "https://127.0.0.1:7642", "--pin", PIN)
+    assert certmesh("join", *url, "--totp-file", str(code)).status == Exit.OK
+    assert enrolment.given[0]["totp"] == "123456"
 
 
 def test_a_dry_run_leaves_nothing(home: Path, enrolment: Enrolment, certmesh: Certmesh) -> None:

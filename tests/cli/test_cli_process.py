@@ -1,7 +1,6 @@
 """The command as a process: what it imports, signals, pipes, terminals, and a real supervisord."""
 
 import os
-import pty
 import signal
 import socket
 import subprocess
@@ -17,13 +16,12 @@ from broker.cli.tree import COMMANDS, root
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
 from broker.wire.node import WorkersView
-from tests.cli.command import Certmesh
+from tests.cli.command import COMMAND, Certmesh, on_terminal
 from tests.cli.fake_console import FakeConsole
 from tests.cli.views import authority, node
 from tests.support import eventually
 
 HEAVY = ("msgspec", "rich", "cryptography", "zmq", "http.client", "requests", "segno", "supervisor")
-COMMAND = (sys.executable, "-m", "broker.cli")
 FACTORY = "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface"
 PROGRAMS = {
     "broker": "import signal; signal.pause()",
@@ -109,30 +107,6 @@ def test_a_reader_that_closes_is_no_error() -> None:
     )
     os.close(writing)
     assert done.stderr == b""
-
-
-def on_terminal(words: tuple[str, ...], typed: bytes) -> tuple[int, bytes]:
-    """Run the command on a terminal of its own; return status and all the terminal showed."""
-    ours, theirs = pty.openpty()
-    try:
-        with subprocess.Popen(
-            [*COMMAND, *words], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-        ) as child:
-            shown = b""
-            while b":" not in shown:
-                shown += os.read(ours, 4096)
-            os.write(ours, typed)
-            status = child.wait(timeout=20)
-        os.set_blocking(ours, False)
-        try:
-            while more := os.read(ours, 4096):
-                shown += more
-        except OSError:
-            pass
-        return status, shown
-    finally:
-        os.close(ours)
-        os.close(theirs)
 
 
 def test_the_passphrase_is_typed_without_echo(console: FakeConsole, member_home: Paths) -> None:

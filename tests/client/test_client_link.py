@@ -25,7 +25,7 @@ from broker.runtime.paths import Paths
 from broker.runtime.sockets import endpoint
 from broker.wire.audit import AuditView, ListAudit
 from broker.wire.base import Reply
-from broker.wire.codec import WIRE_VERSION, encode
+from broker.wire.codec import MESSAGE_BYTES_MAX, WIRE_VERSION, encode
 from broker.wire.control import Ack, Fault
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat, Goodbye, Ready
@@ -311,7 +311,7 @@ def _succeeds(link: Link) -> bool:
 
 def test_an_oversized_request_is_refused_before_it_is_sent(broker: StubBroker, link: Link) -> None:
     """Otherwise it would cost the connection."""
-    huge = CompleteWork(lease_id=1, result=Rekeyed(csr=b"x" * 300_000))
+    huge = CompleteWork(lease_id=1, result=Rekeyed(csr=b"x" * MESSAGE_BYTES_MAX))
     with pytest.raises(OversizedMessageError):
         link.ask(huge, Ack)
     assert not broker.seen(CompleteWork)

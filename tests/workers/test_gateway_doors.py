@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
+from aiohttp import web
 
 from broker.errors import NotPrimaryError, RevokedError, ThrottledError
 from broker.runtime.paths import Paths
@@ -20,8 +21,10 @@ from tests.stub_broker import StubBroker, idle_node
 from tests.support import eventually
 from tests.workers.door_house import House, Notebook, is_refused, port_of, visit
 from tests.workers.tls_lab import ENDPOINT, Lab, Pair, install, write_membership
-from workers.connection import Limits
+from workers.connection import Limits, Origin
+from workers.door import Door, network_origin, plain_address
 from workers.gateway.service import Gateway
+from workers.listener import tcp_listener
 from workers.material import find_material
 
 LIMITS = Limits(
@@ -321,6 +324,56 @@ def test_one_address_cannot_take_all_connections(yard: Yard) -> None:
         assert visitor.ask("GET", "/healthz").status == 200
     for idle in plain:
         idle.close()
+
+
+def test_one_ipv6_subscriber_cannot_take_all_connections(paths: Paths) -> None:
+    """Whoever has one /64 has 2**64 addresses; the next subscriber still gets in."""
+    sources = iter([*(f"2001:db8::{number}" for number in range(5)), "2001:db8:0:1::1"])
+
+    async def silent(_request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response()
+
+    with House(paths, Service.GATEWAY) as house:
+        listener = tcp_listener("127.0.0.1:0", 16)
+        place = listener.getsockname()
+        door = house.do(lambda: Door("enroll", silent, LIMITS, lambda _: Origin(next(sources))))
+        house.closing.append(door.close)
+        house.do(lambda: door.open(listener, None))
+        guests = [socket.create_connection(place) for _ in range(4)]
+        eventually(lambda: door.connections == 4)
+        with socket.create_connection(place, timeout=5) as fifth:
+            assert fifth.recv(1) == b""
+        guests.append(socket.create_connection(place))
+        eventually(lambda: door.connections == 5)
+        for guest in guests:
+            guest.close()
+        eventually(lambda: door.connections == 0)
+
+
+def test_an_ipv4_caller_of_a_door_for_both_families_is_an_ipv4_caller() -> None:
+    """Its address goes into certificates and throttles; `::ffff:` would be another name for it."""
+    with (
+        tcp_listener("[::ffff:127.0.0.1]:0", 1) as listener,
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1])),
+    ):
+        peer, address = listener.accept()
+        with peer:
+            assert address[0] == "::ffff:127.0.0.1"
+            assert network_origin(peer) == Origin("127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("told", "plain"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:DB8:0::7", "2001:db8::7"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_an_address_has_one_form(told: str, plain: str) -> None:
+    """The scope is this machine's name for an interface; elsewhere it means nothing."""
+    assert plain_address(told) == plain
 
 
 def test_the_mesh_door_works_while_the_enrol_door_is_flooded(yard: Yard) -> None:

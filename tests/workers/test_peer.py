@@ -29,12 +29,12 @@ from broker.wire.roster import WhoAmIAnswer
 from tests.workers.fake_node import FakeNode, Page, Table, Visit
 from tests.workers.small_ca import DOMAIN, SmallCA, pem
 from workers.certstore import CertificateStore
+from workers.membership import load_membership
 from workers.peer import (
     ElsewhereError,
     PeerSession,
     PinnedSession,
     fetch_root,
-    load_membership,
     probe_root,
 )
 from workers.transport import ANSWER_BYTES_MAX, Ask, context_for, open_session, reason_of

@@ -13,7 +13,7 @@ import pytest
 from broker.clock import boottime_ms
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
-from broker.wire.liveness import Beat, Goodbye
+from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.supervision import ReportProcesses
 from tests.stub_broker import StubBroker
 from tests.support import eventually
@@ -32,13 +32,15 @@ sys.exit(run_worker(lambda settings, paths: Loop()))
 """
 
 
-def _start(paths: Paths, body: str, *flags: str) -> "subprocess.Popen[bytes]":
+def _start(
+    paths: Paths, body: str, *flags: str, name: str = "heartbeat-7"
+) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-c", WORKER.format(body=body), str(paths.settings), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, "SUPERVISOR_PROCESS_NAME": "heartbeat-7"},
+        env={**os.environ, "SUPERVISOR_PROCESS_NAME": name},
     )
 
 
@@ -66,6 +68,16 @@ def test_a_worker_says_goodbye_and_exits_0_within_a_second_of_sigterm(paths: Pat
     names = [line["event"] for line in lines]
     assert names == ["process.started", "process.ready", "process.stopping"]
     assert {line["worker"] for line in lines} == {"heartbeat-7"}
+
+
+def test_a_worker_started_by_a_person_leaves_the_supervised_one_its_name(paths: Paths) -> None:
+    """Two lifetimes of one instance: the broker would take the second for its restart."""
+    with StubBroker(paths) as broker:
+        by_hand = _start(paths, "pass", "--once", name="")
+        _end(by_hand)
+        (ready,) = broker.seen(Ready)
+    assert by_hand.returncode == Exit.OK
+    assert ready.instance == f"heartbeat-once-{by_hand.pid}"
 
 
 def test_a_worker_with_a_bug_dies_and_leaves_its_traceback(paths: Paths) -> None:
@@ -102,6 +114,7 @@ def test_the_watchdog_can_look_once(paths: Paths, state: str) -> None:
                 timeout=20,
                 check=False,
             )
+            names = [ready.instance for ready in broker.seen(Ready)]
             reports = (
                 eventually(lambda: broker.seen(ReportProcesses)) if not look.returncode else []
             )
@@ -109,6 +122,7 @@ def test_the_watchdog_can_look_once(paths: Paths, state: str) -> None:
         supervisord.terminate()
         supervisord.wait(20)
     assert look.returncode == (Exit.OK if state == "present" else Exit.FAILED)
+    assert all(name.startswith("watchdog-once-") for name in names)
     assert [line.program for report in reports for line in report.processes] == (
         ["nap"] if state == "present" else []
     )

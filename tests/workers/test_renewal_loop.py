@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from cryptography import x509
 
-from broker.errors import LeaseLostError, RevokedError
+from broker.errors import DeadlineError, LeaseLostError, RevokedError
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings, load_settings
 from broker.wire.base import Request
@@ -25,7 +25,7 @@ from broker.wire.events import AuthorityMoved, RoleMoved, WorkAvailable
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat
 from broker.wire.mesh_api import InstallBody, InstalledBody, RenewBody
-from broker.wire.node import Endpoint, Membership
+from broker.wire.node import Endpoint, GetNode, Membership
 from broker.wire.renewal import (
     InstallAnswer,
     NoteOwnCertificate,
@@ -52,12 +52,14 @@ from broker.wire.work import (
 from tests.stub_broker import StubBroker
 from tests.support import eventually
 from tests.workers.fake_node import FakeNode, Table, Visit
+from tests.workers.loop_desk import node_in_mesh
 from tests.workers.small_ca import DOMAIN, SmallCA
 from workers.certstore import CertificateStore
 from workers.keypair import make_key_and_csr
-from workers.process import run_loop
+from workers.process import Desk, run_loop
+from workers.renewal.errand import Errand, build_errand
 from workers.renewal.logic import next_round_ms
-from workers.renewal.loop import RenewalLoop
+from workers.renewal.loop import Build, RenewalLoop
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -144,10 +146,18 @@ def join(paths: Paths, ca: SmallCA) -> None:
     paths.membership.write_bytes(msgspec.json.encode(membership))
 
 
-def once(paths: Paths) -> int:
+def once(paths: Paths, build: Build | None = None) -> int:
     """Run one round as the process does."""
     settings = load_settings(paths.settings)
-    return run_loop(RenewalLoop(settings, paths), settings, paths, once=True)
+    return run_loop(RenewalLoop(settings, paths, build), settings, paths, once=True)
+
+
+def impatient(desk: Desk, membership: Membership) -> Errand:
+    """Build what works, with the times of a long installation shortened."""
+    errand = build_errand(desk, membership)
+    errand.hold.every_ms = 50
+    errand.report_after_ms = 0
+    return errand
 
 
 def live(store: CertificateStore) -> str:
@@ -487,6 +497,99 @@ def test_the_lease_is_extended_to_last_as_long_as_the_hooks_may(
         once(paths)
     (extension,) = board.seen(ExtendLease)
     assert extension.ttl_ms > 300_000
+
+
+@pytest.mark.parametrize("way", ["install", "own"])
+def test_the_lease_is_extended_again_and_again_while_a_hook_runs(
+    paths: Paths, ca: SmallCA, store: CertificateStore, way: str
+) -> None:
+    """The broker grants ten minutes at a time; hooks may take longer."""
+    with WorkBoard(paths, ca) as board:
+        once(paths)  # the delivery of the first certificate ends without a lease
+        assert board.seen(ExtendLease) == []
+        with paths.settings.open("a") as file:
+            file.write('[[hook]]\nname="web"\ncommand=["/bin/sleep", "1"]\ntimeout="900s"\n')
+        if way == "install":
+            board.items.append(Install("nas", ca.sign(store.prepare(), "nas"), ca.issuing))
+        else:
+            board.items.append(RenewOwn("nas", (), via_broker=True, primary=None))
+        once(paths, impatient)
+        assert isinstance(board.results[0], Installed)
+        extensions = board.seen(ExtendLease)
+    assert len(extensions) > 5
+    assert {extension.lease_id for extension in extensions} == {1}
+    assert all(extension.ttl_ms > 900_000 for extension in extensions)
+
+
+def test_a_lease_that_is_lost_meanwhile_does_not_end_the_hook(
+    paths: Paths, ca: SmallCA, store: CertificateStore
+) -> None:
+    """Half a reload is worse than one too many; the certificate is live and is reported so."""
+
+    def lost(_: Request) -> Ack:
+        raise LeaseLostError("gone")
+
+    with WorkBoard(paths, ca) as board:
+        once(paths)
+        with paths.settings.open("a") as file:
+            file.write('[[hook]]\nname="web"\ncommand=["/bin/sleep", "0.3"]\ntimeout="5s"\n')
+        board.answers |= {ExtendLease: lost, CompleteWork: lost}
+        before = live(store)
+        board.items.append(Install("nas", ca.sign(store.prepare(), "nas"), ca.issuing))
+        assert once(paths, impatient) == 0
+        assert board.seen(NoteOwnCertificate)[-1].serial == live(store) != before
+
+
+def test_a_push_whose_hooks_go_on_is_told_as_that(
+    paths: Paths, ca: SmallCA, store: CertificateStore
+) -> None:
+    """The member's gateway stops waiting after two minutes; nothing has failed yet."""
+
+    def late(_: Visit) -> InstallAnswer:
+        raise DeadlineError("the broker did not answer StartInstall within 120000 ms")
+
+    assert live(store)
+    _, csr = keys()
+    with (
+        FakeNode(
+            ca, member_doors(lambda _: RekeyAnswer(csr), late), host="pi", mutual=True
+        ) as node,
+        WorkBoard(paths, ca, renew_member(node)) as board,
+    ):
+        once(paths)
+    assert board.results == [Failed("the member is still installing; its report follows")]
+
+
+@pytest.mark.parametrize(("build", "reports"), [(impatient, 1), (None, 0)])
+def test_a_member_reports_an_installation_that_took_long(
+    paths: Paths, ca: SmallCA, store: CertificateStore, build: Build | None, reports: int
+) -> None:
+    """Whoever pushed it may wait no more; a quick one has its answer already."""
+    leaf = ca.sign(store.prepare(), "nas")
+    with FakeNode(ca, {("POST", "/v1/installed"): lambda _: Ack()}, mutual=True) as atlas:
+        node = node_in_mesh("nas")
+        assert node.mesh is not None
+        mesh = msgspec.structs.replace(node.mesh, primary=atlas.endpoint())
+        with WorkBoard(paths, ca, Install("nas", leaf, ca.issuing)) as board:
+            board.answers[GetNode] = lambda _: msgspec.structs.replace(node, mesh=mesh)
+            once(paths, build)
+        seen = atlas.seen("/v1/installed")
+    assert board.results == [Installed(live(store), "installed", "")]
+    assert len(seen) == reports
+    for visit in seen:
+        body = msgspec.json.decode(visit.body, type=InstalledBody)
+        assert body == InstalledBody(live(store), "installed", "")
+
+
+def test_a_report_that_reaches_nobody_costs_the_installation_nothing(
+    paths: Paths, ca: SmallCA, store: CertificateStore
+) -> None:
+    """The next heartbeat says the same."""
+    leaf = ca.sign(store.prepare(), "nas")
+    with WorkBoard(paths, ca, Install("nas", leaf, ca.issuing)) as board:
+        board.answers[GetNode] = lambda _: node_in_mesh("nas", mesh=None)
+        once(paths, impatient)
+    assert board.results == [Installed(live(store), "installed", "")]
 
 
 def test_without_a_mesh_the_loop_idles(paths: Paths, ca: SmallCA) -> None:

@@ -46,7 +46,8 @@ from workers.enroll.logic import (
 )
 from workers.enroll.ticket import TicketFile
 from workers.leaf import spki_of
-from workers.peer import PeerSession, fingerprint, load_membership, probe_root, urls_of
+from workers.membership import load_membership
+from workers.peer import PeerSession, fingerprint, probe_root, urls_of
 
 KEY_REUSE_S = 10 * 365 * 86_400
 """A key goes with its ticket, however old; without a ticket a fresh one is made."""

@@ -8,15 +8,17 @@ as trouble and started again with backoff; nothing that zeroconf raises ends the
 import contextlib
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from broker.clock import boottime_ms
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.units import Millis
 from broker.wire.failover import Announcement, Hint
-from workers.failover.air import Air
 from workers.failover.logic import keep
+
+if TYPE_CHECKING:
+    from workers.failover.air import Air
 
 STEP_S = 0.25
 RESOLVES_PER_STEP = 4
@@ -32,7 +34,7 @@ class Radio:
 
     def __init__(
         self,
-        open_air: Callable[[Callable[[], None]], Air],
+        open_air: Callable[[Callable[[], None]], "Air"],
         lease_ms: int,
         backoff_ms: int = BACKOFF_MS_MIN,
     ) -> None:
@@ -113,7 +115,7 @@ class Radio:
         self._air_what_is_wanted(self._air, now)
         self._take_changes(self._air)
 
-    def _air_what_is_wanted(self, air: Air, now: Millis) -> None:
+    def _air_what_is_wanted(self, air: "Air", now: Millis) -> None:
         with self._lock:
             lapsed = now >= self._wanted_until_ms
             wanted = None if lapsed else self._wanted
@@ -130,7 +132,7 @@ class Radio:
             self._refresh_at_ms = Millis(now + REFRESH_MS)
             air.refresh()
 
-    def _take_changes(self, air: Air) -> None:
+    def _take_changes(self, air: "Air") -> None:
         for _ in range(RESOLVES_PER_STEP):
             change = air.take_change()
             if change is None:
@@ -176,7 +178,7 @@ class Radio:
             log(EventName.PRIMARY_WITHDRAWN, reason=reason)
 
 
-def _resolved(air: Air, name: str) -> Hint | None:
+def _resolved(air: "Air", name: str) -> Hint | None:
     """Return the hint, or None for a record that breaks the parser: rubbish stops nothing else."""
     try:
         return air.resolve(name)

@@ -51,7 +51,7 @@ from workers.route import Page, Route, Visit
 SIGNING_TIMEOUT_MS = 10_000
 REKEY_TIMEOUT_MS = 30_000
 INSTALL_TIMEOUT_MS = 120_000
-"""An installation runs hooks, which have timeouts of their own."""
+"""Hooks may take longer; then the answer is `timeout`, and the member's own report follows."""
 
 
 def _join(visit: Visit) -> Join:

@@ -6,9 +6,11 @@ steps. What was signed but not delivered is answered again for the same key.
 
 import select
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from broker.errors import MeshError
+from broker.clock import boottime_ms
+from broker.errors import DeadlineError, MeshError, NotPrimaryError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.wire.base import Body, Reply
@@ -30,18 +32,27 @@ from broker.wire.work import (
     WorkResult,
 )
 from workers.certstore import CertificateStore
-from workers.peer import PeerSession, root_der_of
 from workers.process import Desk
 from workers.renewal.delivery import Delivery
+from workers.renewal.hold import Hold
 from workers.renewal.hookset import HookSet
 from workers.renewal.logic import DELIVERY_CALL_MS, PENDING_REUSE_S, issuer_of, lease_ms
-from workers.renewal.patience import patiently
+from workers.renewal.patience import StoppedError, patiently
 from workers.renewal.probe import Prober
+from workers.root import root_der_of
+from workers.sessions import Open, opener
+
+if TYPE_CHECKING:
+    from workers.peer import PeerSession
 
 A = TypeVar("A", bound=Reply)
 
 LEASE_MARGIN_MS = 10_000
 STOPPED_WAIT_MS = 200
+REPORT_AFTER_MS = 60_000
+"""Well before the CA stops waiting for the answer to a delivery."""
+
+STILL_INSTALLING = "the member is still installing; its report follows"
 
 
 @dataclass(slots=True)
@@ -50,17 +61,29 @@ class Errand:
 
     Attributes:
         desk: The broker.
-        peers: Other nodes.
+        membership: The mesh.
+        open_peers: Opens a session to other nodes, when one is called for the first time.
         delivery: This node's own certificate.
+        hold: The lease of the item.
         root: The pinned root, DER.
         call_ms: Longest time of one call to another node.
+        report_after_ms: A pushed installation that took longer is reported to the primary too.
     """
 
     desk: Desk
-    peers: PeerSession
+    membership: Membership
+    open_peers: Open
     delivery: Delivery
+    hold: Hold
     root: bytes
     call_ms: int
+    report_after_ms: int = REPORT_AFTER_MS
+    _peers: "PeerSession | None" = None
+
+    def close(self) -> None:
+        """Drop the connections to other nodes."""
+        if self._peers is not None:
+            self._peers.close()
 
     def lease_ms(self, lease: Lease) -> int:
         """Return how long the lease must last from now."""
@@ -83,16 +106,19 @@ class Errand:
             case Rekey():
                 return Rekeyed(self._request())
             case Install():
-                return self._install(lease.item.leaf, lease.item.issuing)
+                return self._install_pushed(lease.item)
             case Approve():
                 raise AssertionError("approvals are leased to another service")
 
-    def _renew_member(self, lease_id: int, item: RenewMember) -> Installed:
+    def _renew_member(self, lease_id: int, item: RenewMember) -> Installed | Failed:
         asked = self._call(item.endpoint, "/v1/renewal/csr", None, RekeyAnswer)
         issued = self._sign(lease_id, asked.csr)
         body = InstallBody(leaf=issued.leaf, issuing=issued.issuing)
         path = "/v1/renewal/install"
-        answer = self._call(item.endpoint, path, body, InstallAnswer, DELIVERY_CALL_MS)
+        try:
+            answer = self._call(item.endpoint, path, body, InstallAnswer, DELIVERY_CALL_MS)
+        except DeadlineError:
+            return Failed(STILL_INSTALLING)
         return Installed(answer.serial, answer.state, answer.detail, answer.hook_ms)
 
     def _renew_own(self, lease_id: int, item: RenewOwn) -> Installed | Failed:
@@ -123,34 +149,56 @@ class Errand:
         self.desk.ask(self.delivery.report(), Ack)
         return result
 
-    def _tell_primary(self, primary: Endpoint, result: Installed) -> None:
+    def _install_pushed(self, item: Install) -> Installed:
+        began_ms = boottime_ms()
+        result = self._install(item.leaf, item.issuing)
+        if boottime_ms() - began_ms >= self.report_after_ms:
+            # Whoever delivered the certificate may have stopped waiting for the answer.
+            self._tell_primary(None, result)
+        return result
+
+    def _tell_primary(self, primary: Endpoint | None, result: Installed) -> None:
         """Close the loop; the next heartbeat says the same, so a failure here costs little."""
         body = InstalledBody(serial=result.serial, state=result.state, detail=result.detail)
         try:
-            self._call(primary, "/v1/installed", body, Ack)
+            self._call(primary or self._primary(), "/v1/installed", body, Ack)
+        except StoppedError:
+            return
         except MeshError as error:
-            log(EventName.PEER_UNREACHABLE, host=primary.host, detail=error.detail)
+            host = primary.host if primary else ""
+            log(EventName.PEER_UNREACHABLE, host=host, detail=error.detail)
+
+    def _primary(self) -> Endpoint:
+        mesh = self.desk.node().mesh
+        if mesh is None or mesh.primary is None:
+            raise NotPrimaryError("the primary of the mesh is not known")
+        return mesh.primary
 
     def _call(
         self, endpoint: Endpoint, path: str, body: Body | None, kind: type[A], within_ms: int = 0
     ) -> A:
         timeout_s = (within_ms or self.call_ms) / 1000
-        return patiently(
-            self.desk,
-            lambda: self.peers.call(endpoint, "POST", path, body, kind, timeout_s=timeout_s),
-        )
+        if self._peers is None:
+            self._peers = self.open_peers(self.desk.paths, self.membership)
+        call = partial(self._peers.call, endpoint, "POST", path, body, kind, timeout_s=timeout_s)
+        return patiently(self.desk, call)
 
 
 class DeskPause:
-    """Waits at the desk; once a stop was asked the desk no longer waits, but a hook may go on."""
+    """Waits at the desk, holding the lease meanwhile.
 
-    def __init__(self, desk: Desk) -> None:
+    Once a stop was asked the desk no longer waits, but a hook may go on.
+    """
+
+    def __init__(self, desk: Desk, hold: Hold) -> None:
         self._desk = desk
+        self._hold = hold
 
     def wait(self, wait_ms: int, *descriptors: int) -> None:
         """Return when a descriptor is readable, or after `wait_ms` at the latest."""
+        self._hold.keep()
         if not self._desk.stopping():
-            self._desk.wait(wait_ms, *descriptors)
+            self._desk.wait(min(wait_ms, self._hold.every_ms), *descriptors)
             return
         poller = select.poll()
         for descriptor in descriptors:
@@ -166,7 +214,8 @@ class DeskPause:
 def build_errand(desk: Desk, membership: Membership) -> Errand:
     """Return what works for this membership at this desk."""
     settings, paths = desk.settings, desk.paths
-    pause = DeskPause(desk)
+    hold = Hold(desk)
+    pause = DeskPause(desk, hold)
     delivery = Delivery(
         store=CertificateStore(paths.certificates, membership.host, settings.renewal.keep_versions),
         hooks=HookSet(paths, settings, pause),
@@ -174,5 +223,12 @@ def build_errand(desk: Desk, membership: Membership) -> Errand:
         policy=settings.renewal,
         server_name=membership.server_name,
     )
-    peers = PeerSession(paths, membership, timeout_s=settings.renewal.peer_timeout.seconds)
-    return Errand(desk, peers, delivery, root_der_of(membership), settings.renewal.peer_timeout.ms)
+    return Errand(
+        desk=desk,
+        membership=membership,
+        open_peers=opener(settings.renewal.peer_timeout.seconds),
+        delivery=delivery,
+        hold=hold,
+        root=root_der_of(membership),
+        call_ms=settings.renewal.peer_timeout.ms,
+    )

@@ -140,8 +140,8 @@ def lease_ms(item: RenewMember | RenewOwn | Rekey | Install, delivery_ms: int, c
             return call_ms
 
 
-DELIVERY_CALL_MS = 120_000
-"""A member answers a delivery only after its hooks have run."""
+DELIVERY_CALL_MS = 125_000
+"""A member answers a delivery after its hooks have run, or after 120 s that they go on running."""
 
 
 def issuer_of(item: RenewOwn) -> Endpoint | None:

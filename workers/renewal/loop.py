@@ -19,7 +19,6 @@ from broker.wire.ids import Service
 from broker.wire.node import Membership
 from broker.wire.work import (
     CompleteWork,
-    ExtendLease,
     Failed,
     Installed,
     Lease,
@@ -30,7 +29,7 @@ from broker.wire.work import (
     WorkAnswer,
     WorkResult,
 )
-from workers.peer import load_membership
+from workers.membership import load_membership
 from workers.process import Desk, Outcome
 from workers.renewal.errand import Errand, build_errand
 from workers.renewal.logic import (
@@ -75,7 +74,7 @@ class RenewalLoop:
         if membership is not None and membership == self._membership:
             return self._errand
         if self._errand is not None:
-            self._errand.peers.close()
+            self._errand.close()
         self._errand = None if membership is None else self._build(desk, membership)
         self._membership = membership
         if self._errand is not None:
@@ -117,7 +116,7 @@ class RenewalLoop:
         try:
             if desk.stopping():
                 raise StoppedError
-            _hold(desk, lease, errand.lease_ms(lease))
+            errand.hold.begin(lease, errand.lease_ms(lease))
             result = errand.run(lease)
         except LeaseLostError:
             raise
@@ -125,14 +124,10 @@ class RenewalLoop:
             result = Failed(_sentence(error))
         except OSError as error:
             result = Failed(_sentence(StorageError(f"cannot write here: {error}")))
+        finally:
+            errand.hold.end()
         _tell(lease, result)
         return result
-
-
-def _hold(desk: Desk, lease: Lease, wanted_ms: int) -> None:
-    """Make the lease last as long as the work may take; another worker would begin it again."""
-    if wanted_ms > lease.ttl_ms:
-        desk.ask(ExtendLease(lease.lease_id, wanted_ms), Ack)
 
 
 def _sentence(error: MeshError) -> str:

@@ -11,7 +11,7 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.wire.console_api import HookRun
 from workers.certstore import CertificateStore
-from workers.peer import load_membership
+from workers.membership import load_membership
 from workers.renewal.hook import PlainPause
 from workers.renewal.hookset import HookSet, environment_of
 

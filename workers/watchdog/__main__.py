@@ -12,6 +12,7 @@ from broker.runtime.main import run_process, wants_once
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.wire.ids import Service
+from workers.process import instance_name
 from workers.watchdog.memory import Memory
 from workers.watchdog.table import Table
 from workers.watchdog.watch import Watch, run
@@ -21,7 +22,7 @@ def main(settings: Settings, paths: Paths) -> int:
     """Watch until told to stop; with `--once` look and report one time."""
     setup_logs(settings, "watchdog", stream=LogFile(paths.log / "watchdog.log"))
     log(EventName.PROCESS_STARTED, service="watchdog")
-    with Link(paths, Service.WATCHDOG, "watchdog") as link:
+    with Link(paths, Service.WATCHDOG, instance_name(Service.WATCHDOG)) as link:
         dead_after_ms = settings.broker.worker_dead_after.ms
         memory = Memory(paths.run / "watchdog.json")
         watch = Watch(link, Table(paths.supervisor_socket), memory, dead_after_ms)
