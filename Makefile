@@ -17,6 +17,9 @@ help: ## list the targets
 .venv/.ok: pyproject.toml requirements.lock contrib/bootstrap.sh
 	@sh contrib/bootstrap.sh
 
+.PHONY: venv
+venv: .venv/.ok ## only make ./.venv; the command is .venv/bin/certmesh
+
 .PHONY: demo
 demo: .venv/.ok ## a three-node mesh on this machine: real CA, real mutual TLS (about 1 minute)
 	@$(BIN)/python -m broker.cli.demo $(DEMO)

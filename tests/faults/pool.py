@@ -29,6 +29,7 @@ class Pool:
     """One node's home; commands are the ones a person types."""
 
     home: Path
+    passphrase: str = ""
 
     @classmethod
     def create(cls, port: int) -> "Pool":
@@ -39,11 +40,12 @@ class Pool:
         words += ["--enroll-port", str(port), "--mesh-port", str(port + 1)]
         for setting in SETTINGS:
             words += ["--setting", setting]
-        pool.certmesh(*words)
-        return pool
+        return cls(home, pool.certmesh(*words)["passphrase"])
 
-    def run(self, *words: str, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-        """Run a command with --json and return how it ended."""
+    def run(
+        self, *words: str, timeout: float = 60, text: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command with --json and `text` on standard input; return how it ended."""
         command = [sys.executable, "-m", "broker.cli", "--home", str(self.home), "--no-input"]
         return subprocess.run(
             [*command, *words, "--json"],
@@ -51,7 +53,7 @@ class Pool:
             text=True,
             check=False,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            input=text,
         )
 
     def certmesh(self, *words: str) -> dict[str, Any]:

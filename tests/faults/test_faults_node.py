@@ -1,9 +1,14 @@
 """One node, every process broken in turn; `certmesh status` must be content again."""
 
+import base64
+import http.client
+import json
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,13 +27,14 @@ PROGRAMS = (
     "roster-sync",
     "watchdog",
 )
+PORT = 17742
 pytestmark = [pytest.mark.faults, pytest.mark.mesh, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[Pool]:
     """A running node shared by the tests of this module; each leaves it healthy."""
-    found = Pool.create(port=17742)
+    found = Pool.create(PORT)
     try:
         found.certmesh("up")
         eventually(found.is_ok, within_s=30)
@@ -75,6 +81,43 @@ def test_a_frozen_process_is_replaced_by_the_watchdog(pool: Pool, program: str) 
     eventually(lambda: pool.pids().get(program, before) != before, within_s=40)
     eventually(pool.is_ok, within_s=30)
     assert not is_alive(before)
+
+
+def test_a_locked_ca_says_so_at_every_door_and_opens_again(pool: Pool) -> None:
+    """Exit 5 for the operator, 503 `ca_locked` for a joiner, and nothing else stops."""
+    pool.certmesh("ca", "lock")
+    assert pool.run("cert", "renew").returncode == 5
+    assert pool.run("status").returncode == 3
+    status, problem = post_join(PORT)
+    assert (status, problem["code"]) == (503, "ca_locked")
+    assert "unlock" in problem["hint"]
+    wrong = pool.run("ca", "unlock", "--passphrase-file", "-", text="not this one at all")
+    assert wrong.returncode == 7
+    assert json.loads(wrong.stdout)["code"] == "bad_passphrase"
+    right = pool.run("ca", "unlock", "--passphrase-file", "-", text=pool.passphrase)
+    assert right.returncode == 0
+    assert pool.certmesh("cert", "renew")
+    eventually(pool.is_ok, within_s=30)
+
+
+def post_join(port: int) -> tuple[int, dict[str, Any]]:
+    """Ask to join as a stranger who has nothing to hide, so the server is not verified."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    body = {
+        "host": "nas",
+        "csr": base64.b64encode(b"x").decode(),
+        "ticket_hash": "00" * 32,
+        "nonce": "00" * 16,
+        "invite": "x" * 22,
+    }
+    connection = http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10)
+    try:
+        connection.request("POST", "/v1/join", json.dumps(body))
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
 
 
 def test_nothing_outlives_supervisord(pool: Pool) -> None:
