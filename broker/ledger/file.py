@@ -13,7 +13,8 @@ from urllib.parse import quote
 
 from broker.errors import LedgerDamagedError, MeshError, StorageError
 from broker.ledger import schema
-from broker.ledger.journal import GENESIS, ChainVerdict, check_chain
+from broker.ledger.journal import GENESIS, ChainVerdict, check_chain, has_row
+from broker.ledger.rows import Head
 
 INCARNATION_KEY = "ledger.incarnation"
 TERM_KEY = "ledger.term"
@@ -29,8 +30,13 @@ CACHE_KIB = 8192
 _RESTORE = "keep the file for inspection and put the newest backup or a standby's copy in its place"
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+def open_file(path: Path, known: Head | None = None) -> sqlite3.Connection:
     """Return a verified connection to the ledger at `path`, made first when nothing is there.
+
+    Args:
+        path: The file.
+        known: A head of this very file that was verified since the machine started; what lies
+            before it is then taken as read.
 
     Raises:
         LedgerDamagedError: The file is unreadable, foreign, torn, tampered with, or newer.
@@ -48,7 +54,7 @@ def open_file(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise _opening_trouble(path, error) from error
     try:
-        _verify(path, connection)
+        _verify(path, connection, known)
     except MeshError:
         connection.close()
         raise
@@ -125,15 +131,16 @@ def primary_code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def _verify(path: Path, connection: sqlite3.Connection) -> None:
+def _verify(path: Path, connection: sqlite3.Connection, known: Head | None) -> None:
     _recognize(path, connection)
     configure(path, connection)
     schema.migrate(connection)
     read_term(connection)
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise LedgerDamagedError(f"{path} is damaged: {found}", hint=_RESTORE)
-    verdict = check_chain(connection)
+    if known is None or not has_row(connection, known):
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise LedgerDamagedError(f"{path} is damaged: {found}", hint=_RESTORE)
+    verdict = check_chain(connection, known)
     if verdict.first_bad is not None:
         raise LedgerDamagedError(
             f"{path}: the journal is broken at row {verdict.first_bad}: {verdict.detail}",

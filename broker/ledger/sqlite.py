@@ -35,18 +35,19 @@ class Ledger(RosterReads, DoorReads, LocalState):
         self._incarnation = self.incarnation
 
     @classmethod
-    def open(cls, path: Path, *, node: str) -> Self:
+    def open(cls, path: Path, *, node: str, known: Head | None = None) -> Self:
         """Return the verified ledger at `path`, created with mode 0600 when there is none.
 
         Args:
             path: The file; its directory exists.
             node: Host name written into every row.
+            known: A head verified since this machine started; the walk begins behind it.
 
         Raises:
             LedgerDamagedError: The file is not a whole, untouched ledger of a known version.
             StorageError: The disk is full or somebody else holds the file.
         """
-        return cls(path, open_file(path), node)
+        return cls(path, open_file(path, known), node)
 
     def append(self, fact: AnyFact, *, actor: str, now: UnixSeconds) -> JournalRow:
         """Write one fact and fold it; the open transaction decides whether it happened.

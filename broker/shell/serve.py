@@ -34,6 +34,7 @@ from broker.shell.offloop import OffLoop
 from broker.shell.state import BrokerState
 from broker.shell.vault import load_vault, read_credential
 from broker.shell.verbs.authority import open_keys
+from broker.shell.verified import open_ledger
 from broker.wire.facts import AuthorityUnlocked
 
 LOCAL_BOOT = "boot"
@@ -89,7 +90,7 @@ def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
 
 
 def _serve_locked(settings: Settings, paths: Paths) -> int:
-    ledger = Ledger.open(paths.ledger, node=own_host(settings))
+    ledger = open_ledger(paths, node=own_host(settings))
     state = make_state(settings, paths, ledger)
     with StopSignal() as stop, zmq.Context() as context:
         control = control_router(context, paths.control_socket)
