@@ -11,17 +11,14 @@ PORT_MAX = 65_535
 
 
 def check_doors(addresses: Iterable[str], *ports: int) -> tuple[str, ...]:
-    """Return the addresses if a caller could dial them.
+    """Return the first addresses if a caller could dial them; port 0 is a listener that is off.
 
     Raises:
-        NameNotAllowedError: Too many, neither IP address nor host name, or no TCP port.
+        NameNotAllowedError: Neither IP address nor host name, or no TCP port.
     """
-    found = tuple(addresses)
-    if len(found) > ADDRESSES_MAX:
-        raise NameNotAllowedError(f"at most {ADDRESSES_MAX} addresses, not {len(found)}")
-    if not all(1 <= port <= PORT_MAX for port in ports):
-        raise NameNotAllowedError(f"ports are 1 to {PORT_MAX}, not {ports}")
-    return tuple(_address(text) for text in found)
+    if not all(0 <= port <= PORT_MAX for port in ports):
+        raise NameNotAllowedError(f"ports are 0 to {PORT_MAX}, not {ports}")
+    return tuple(_address(text) for text in tuple(addresses)[:ADDRESSES_MAX])
 
 
 def _address(text: str) -> str:

@@ -39,6 +39,7 @@ class LeaseTable:
         self._next = (boot << BOOT_SHIFT) + 1
         self._grants: dict[int, Grant] = {}
         self._held: dict[Hashable, int] = {}
+        self._closing: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._grants)
@@ -65,7 +66,12 @@ class LeaseTable:
             LeaseLostError: Unknown, expired, or somebody else's number.
         """
         lease = self._grants.get(lease_id)
-        if lease is None or lease.holder != holder or now_ms >= lease.expires_ms:
+        if (
+            lease is None
+            or lease.holder != holder
+            or now_ms >= lease.expires_ms
+            or lease_id in self._closing
+        ):
             raise LeaseLostError(
                 f"lease {lease_id} is over; the item may belong to another worker now",
                 hint="drop the work and ask for a new lease",
@@ -81,13 +87,29 @@ class LeaseTable:
     def end(self, lease_id: int, holder: bytes, now_ms: Millis) -> Grant:
         """Complete or release a live lease and return what it was; raises as `live`."""
         lease = self.live(lease_id, holder, now_ms)
-        self._drop(lease)
+        self.drop(lease)
         return lease
 
-    def restore(self, lease: Grant) -> None:
-        """Undo an `end` whose drain was not committed."""
-        self._grants[lease.lease_id] = lease
-        self._held[lease.key] = lease.lease_id
+    def close(self, lease_id: int, holder: bytes, now_ms: Millis) -> Grant:
+        """Accept the last use of a number; the item stays taken until `drop` or `reopen`.
+
+        Raises:
+            LeaseLostError: As `live`; also when the number was used up before.
+        """
+        lease = self.live(lease_id, holder, now_ms)
+        self._closing.add(lease_id)
+        return lease
+
+    def reopen(self, lease_id: int) -> None:
+        """Undo a `close` whose drain was not committed."""
+        self._closing.discard(lease_id)
+
+    def drop(self, lease: Grant) -> None:
+        """Forget a lease; one that is gone already is no trouble."""
+        self._closing.discard(lease.lease_id)
+        self._grants.pop(lease.lease_id, None)
+        if self._held.get(lease.key) == lease.lease_id:
+            del self._held[lease.key]
 
     def expired(self, now_ms: Millis) -> tuple[Grant, ...]:
         """Drop and return every lease whose time is over."""
@@ -106,9 +128,5 @@ class LeaseTable:
     def _drop_all(self, leases: Iterable[Grant]) -> tuple[Grant, ...]:
         gone = tuple(leases)
         for lease in gone:
-            self._drop(lease)
+            self.drop(lease)
         return gone
-
-    def _drop(self, lease: Grant) -> None:
-        del self._grants[lease.lease_id]
-        del self._held[lease.key]

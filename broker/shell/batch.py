@@ -29,6 +29,7 @@ class Batch:
         self.on_void: list[Callable[[], None]] = []
         self.bundle: tuple[bytes, BundleBody] | None = None
         self.bundle_sequence = 0
+        self.installing: BundleBody | None = None
         self.events: list[AnyEvent] = []
 
     def append(self, fact: AnyFact, actor: str) -> JournalRow:

@@ -83,7 +83,11 @@ def restore_follow(state: BrokerState) -> None:
             follow.primary = primary_of(body)
     stored = state.ledger.local_get(LOCAL_PRIMARY)
     if stored is not None:
-        known = decode_body(stored, KnownPrimary)
+        try:
+            known = decode_body(stored, KnownPrimary)
+        except MeshError as error:
+            log(EventName.ROSTER_REJECTED, detail=f"the stored primary: {error.detail}")
+            return
         if known.term >= follow.term:
             follow.term, follow.primary = known.term, known.endpoint
 
@@ -116,7 +120,7 @@ def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[byt
     )
     if len(crl) > CRL_BYTES_MAX:
         log(EventName.CRL_PUBLISHED, level="error", number=number, bytes=len(crl), served=False)
-        return b"", number
+        crl = b""
     batch.keep(LOCAL_CRL, encode_body(StoredCRL(number, sequence, now, crl)))
     return crl, number
 

@@ -37,6 +37,7 @@ class KeyRoom:
     vault: Vault | None = None
     issuer: Issuer | None = None
     totp_secret: bytes = b""
+    locks: int = 0
 
     @property
     def state(self) -> CAState:
@@ -92,7 +93,6 @@ class BrokerState:
     tasks: TaskQueue = field(default_factory=TaskQueue)
     due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
     backoff: dict[object, Backoff] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
     deferred_by: dict[str, set[bytes]] = field(default_factory=dict)
     refusals: Quiet = field(default_factory=Quiet)
     rows: Quiet = field(default_factory=Quiet)

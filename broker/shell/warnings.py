@@ -7,6 +7,8 @@ from broker.shell.state import BrokerState
 from broker.wire.node import MemberLine
 
 WARNINGS_MAX = 50
+TEXT_LENGTH_MAX = 1024
+"""Bound of `Text`: a longer warning would make the whole status unreadable to its receiver."""
 
 
 def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller) -> tuple[str, ...]:
@@ -17,7 +19,7 @@ def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller)
             found.extend(_of_member(line, caller))
     if len(found) > WARNINGS_MAX:
         found[WARNINGS_MAX:] = [f"and {len(found) - WARNINGS_MAX} more warnings"]
-    return tuple(found)
+    return tuple(text[:TEXT_LENGTH_MAX] for text in found)
 
 
 def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:

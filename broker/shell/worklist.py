@@ -18,6 +18,8 @@ LOOK_AGAIN_MS_MAX = 60_000
 """Due dates are wall time and read again at least this often (laptops sleep)."""
 DUE_PAGE = 128
 BEFORE_ALL = (-1, "")
+PAGES_PER_LOOK = 8
+"""Bounds one look at about ten milliseconds."""
 SCAN_EVERY_MS = 500
 """After a page without a ready member: how long the ledger is left alone."""
 APPROVALS_PAGE = 256
@@ -86,32 +88,34 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     """
     if state.role != "primary" or state.keys.issuer is None:
         return
-    if not state.due:
-        _scan_due(state, caller)
-    while state.due:
-        member, certificate = state.due.popleft()
-        key = ("member", member.member_id)
-        if not _is_ready(state, key, caller) or not _is_current(state, member, certificate):
-            continue
-        yield (
-            key,
-            RenewMember(
-                host=member.host,
-                member_id=member.member_id,
-                endpoint=member.endpoint,
-                serial=certificate.serial,
-                not_after=UnixSeconds(certificate.not_after),
-            ),
-        )
+    for _ in range(PAGES_PER_LOOK):
+        if not state.due and not _scan_due(state, caller):
+            return
+        while state.due:
+            member, certificate = state.due.popleft()
+            fresh = state.ledger.member(member.member_id)
+            if fresh is None or not _is_still_due(state, fresh, certificate, caller):
+                continue
+            yield (
+                ("member", fresh.member_id),
+                RenewMember(
+                    host=fresh.host,
+                    member_id=fresh.member_id,
+                    endpoint=fresh.endpoint,
+                    serial=certificate.serial,
+                    not_after=UnixSeconds(certificate.not_after),
+                ),
+            )
 
 
-def _scan_due(state: BrokerState, caller: Caller) -> None:
-    """Look at the next page of due rows; after the last page begin again, a moment later.
+def _scan_due(state: BrokerState, caller: Caller) -> bool:
+    """Look at the next page of due rows; return whether looking further may find something.
 
-    Paging keeps a look short however many members back off, and lets none of them hide another.
+    After the last page the next look begins again, a moment later. Paging keeps a look short
+    however many members back off, and lets none of them hide another.
     """
     if caller.now_ms < state.due_not_before_ms:
-        return
+        return False
     rows = state.ledger.due(caller.now, DUE_PAGE, state.due_after)
     for member, certificate in rows:
         own = member.host == state.host
@@ -124,15 +128,23 @@ def _scan_due(state: BrokerState, caller: Caller) -> None:
     else:
         last_member, last_certificate = rows[-1]
         state.due_after = (last_certificate.renew_at, last_member.member_id)
+    return bool(state.due) or len(rows) == DUE_PAGE
 
 
 def _is_ready(state: BrokerState, key: Hashable, caller: Caller) -> bool:
     return not state.leases.is_held(key) and not _backs_off(state, key, caller)
 
 
-def _is_current(state: BrokerState, member: MemberRow, certificate: CertificateRow) -> bool:
-    now = state.ledger.member(member.member_id)
-    return now is not None and now.state == "active" and now.current_serial == certificate.serial
+def _is_still_due(
+    state: BrokerState, member: MemberRow, certificate: CertificateRow, caller: Caller
+) -> bool:
+    """Whether a row read earlier still describes a member to renew now."""
+    return (
+        member.state == "active"
+        and member.current_serial == certificate.serial
+        and certificate.not_after > caller.now
+        and _is_ready(state, ("member", member.member_id), caller)
+    )
 
 
 def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:

@@ -14,7 +14,7 @@ from broker.shell.desk import Incoming, Outgoing
 from broker.shell.loop import Loop
 from broker.units import UnixSeconds
 from broker.wire.audit import AuditVerdict, VerifyAudit
-from broker.wire.authority import LockAuthority
+from broker.wire.authority import AuthorityView, LockAuthority, UnlockAuthority
 from broker.wire.base import Request
 from broker.wire.codec import decode_answer, encode
 from broker.wire.control import Ack, Fault
@@ -22,13 +22,15 @@ from broker.wire.enrollment import (
     CreateInvite,
     EnrollmentView,
     InviteView,
+    Issued,
     JoinAnswer,
     SetEnrollment,
 )
-from broker.wire.facts import TOTPStepUsed
+from broker.wire.facts import RenewalFailed, TOTPStepUsed
 from broker.wire.ids import Service
-from broker.wire.messages import Call
-from broker.wire.node import GetNode, GetStatus, NodeView
+from broker.wire.messages import Answer, Call
+from broker.wire.node import GetNode, GetStatus, NodeView, StatusView
+from broker.wire.renewal import ReportInstalled
 from broker.wire.roster import GetBundle, Peer, RecordHeartbeat, RevokeMember
 from broker.wire.work import (
     CompleteWork,
@@ -39,7 +41,14 @@ from broker.wire.work import (
     RenewMember,
     WorkAnswer,
 )
-from tests.shell.office import Office, join_request, make_csr
+from tests.shell.office import (
+    PASSPHRASE,
+    Office,
+    issued_of,
+    join_request,
+    make_csr,
+    peer_of,
+)
 from tests.support import eventually
 
 
@@ -167,7 +176,7 @@ def test_a_lost_drain_leaves_no_trace_in_memory(home: Path) -> None:
     state = office.desk.state
     assert state.keys.state == "unlocked"
     assert state.follow.bundle is None
-    assert (state.backoff, state.failures) == ({}, {})
+    assert state.backoff == {}
     assert office.send(worker, ExtendLease(granted.lease_id, 1000), Ack) == Ack()
     assert office.send(worker, done, Ack) == Ack()
 
@@ -181,7 +190,9 @@ def test_one_lease_ends_once_however_often_a_drain_says_so(home: Path) -> None:
     assert granted is not None
     assert isinstance(granted.item, RenewMember)
     # Known already, so that nothing is written and only the memory of the reply can help.
-    office.desk.state.failures[granted.item.member_id] = "no route"
+    batch = office.desk.open_batch()
+    batch.append(RenewalFailed(granted.item.member_id, "no route"), "renewal")
+    batch.commit()
     done = CompleteWork(granted.lease_id, Failed("no route"))
     once, other = bytes(16), bytes([1] * 16)
     calls: list[tuple[bytes, Request, bytes]] = [
@@ -194,6 +205,112 @@ def test_one_lease_ends_once_however_often_a_drain_says_so(home: Path) -> None:
     assert replies[:2] == [Ack(), Ack()]
     refused = [reply.code for reply in replies[2:] if isinstance(reply, Fault)]
     assert refused == ["lease_lost", "lease_lost"]
+
+
+def test_an_item_is_free_only_after_its_outcome_is_durable(home: Path) -> None:
+    """Another worker in the same drain must not be given what was just completed."""
+    office = Office.create(
+        home,
+        policy={"leaf_lifetime": "1h", "renew_at": 0.00001},
+        renewal={"backoff_min": "1h", "backoff_max": "1h"},
+    )
+    enroll(office, "nas")
+    first, second = (office.introduce(Service.RENEWAL, f"renewal-{n}") for n in (0, 1))
+    granted = office.send(first, LeaseWork(), WorkAnswer).lease
+    assert granted is not None
+    done = CompleteWork(granted.lease_id, Failed("no route"))
+    batch = office.desk.open_batch()
+    outgoing = [decided(office, batch, first, done), decided(office, batch, second, LeaseWork())]
+    assert isinstance(outgoing[1].reply, WorkAnswer)
+    assert outgoing[1].reply.lease is None
+    office.desk.void(batch, outgoing, StorageError("disk full"))
+    assert office.send(first, done, Ack) == Ack()
+    assert office.send(second, LeaseWork(), WorkAnswer).lease is None
+
+
+def test_a_lease_granted_in_a_lost_drain_is_taken_back(home: Path) -> None:
+    """Its worker was refused and will never know the number."""
+    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    enroll(office, "nas")
+    console, worker = office.introduce(Service.CONSOLE), office.introduce(Service.RENEWAL)
+    batch = office.desk.open_batch()
+    closing = SetEnrollment(open=False, operator="root")
+    outgoing = [
+        decided(office, batch, console, closing),
+        decided(office, batch, worker, LeaseWork()),
+    ]
+    office.desk.void(batch, outgoing, StorageError("disk full"))
+    assert len(office.desk.state.leases) == 0
+
+    def again() -> object:
+        return office.send(worker, LeaseWork(), WorkAnswer).lease
+
+    assert eventually(again, within_s=3)
+
+
+def test_a_member_behind_many_that_back_off_is_found_at_once(home: Path) -> None:
+    """Pages bound a look, and nobody hides behind them."""
+    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    for number in range(4):
+        enroll(office, f"m{number}")
+    state = office.desk.state
+    state.due_after = (2**40, "")  # a cursor far ahead: the pass begins again by itself
+    worker = office.introduce(Service.RENEWAL)
+    hosts = set()
+
+    def lease() -> object:
+        granted = office.send(worker, LeaseWork(), WorkAnswer).lease
+        if granted is not None and isinstance(granted.item, RenewMember):
+            hosts.add(granted.item.host)
+        return len(hosts) == 4
+
+    eventually(lease, within_s=5)
+
+
+def test_a_good_report_ends_an_old_error(home: Path) -> None:
+    """A lost answer must not be a warning until the next renewal."""
+    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
+    issued = enroll(office, "nas")
+    peer = peer_of(issued, "nas")
+    served = ReportInstalled(issued.serial, "installed", "", peer)
+    office.ask(Service.GATEWAY, served, Ack)
+    worker = office.introduce(Service.RENEWAL)
+    granted = office.send(worker, LeaseWork(), WorkAnswer).lease
+    assert granted is not None
+    office.send(worker, CompleteWork(granted.lease_id, Failed("x" * 1024)), Ack)
+    status = office.ask(Service.CONSOLE, GetStatus(), StatusView)
+    assert [text for text in status.warnings if text.startswith("renewing nas fails")]
+    assert decode_answer(encode(Answer(bytes(16), status))).reply == status
+
+    def mended() -> bool:
+        office.ask(Service.GATEWAY, served, Ack)
+        row = office.ledger.member_by_host("nas")
+        return row is not None and row.last_error == ""
+
+    eventually(mended, within_s=5)
+
+
+def test_lock_is_the_last_word_of_a_drain(home: Path) -> None:
+    """An operator who was told `locked` finds it locked."""
+    office = Office.create(home)
+    loop, control, requests = make_loop(office)
+    console = office.introduce(Service.CONSOLE)
+    office.send(console, LockAuthority("root"), AuthorityView)
+    requests.put(console, 1, UnlockAuthority(PASSPHRASE.encode(), "root"))
+    loop.turn({requests})
+    requests.put(console, 2, LockAuthority("root"))
+    loop.turn({requests})
+    eventually(lambda: _turned(loop, office, requests), within_s=10)
+    assert office.desk.state.keys.state == "locked"
+    answer = requests.answers()[1]
+    assert isinstance(answer, Fault)
+    assert answer.code == "conflict"
+    assert control.sent == []
+
+
+def _turned(loop: Loop, office: Office, requests: Pipe) -> bool:
+    loop.turn({office.desk.state.offloop.descriptor})
+    return 1 in requests.answers()
 
 
 def test_verifying_the_chain_sees_only_what_is_committed(home: Path) -> None:
@@ -283,9 +400,9 @@ def decided(office: Office, batch: Batch, identity: bytes, request: Request) -> 
     return entry
 
 
-def enroll(office: Office, host: str) -> None:
+def enroll(office: Office, host: str) -> Issued:
     """Enroll a member by invite."""
     digest = hashlib.sha256(host.encode()).hexdigest()
     office.ask(Service.CONSOLE, CreateInvite(digest, host, (), 3600, "root"), InviteView)
     request = join_request(host, make_csr(host), invite_secret=host)
-    office.ask(Service.GATEWAY, request, JoinAnswer)
+    return issued_of(office.ask(Service.GATEWAY, request, JoinAnswer))

@@ -42,6 +42,8 @@ from workers.renewal.logic import (
 )
 from workers.renewal.patience import StoppedError
 
+COMPLETE_TRIES = 10
+COMPLETE_AGAIN_MS = 2_000
 Build = Callable[[Desk, Membership], Errand]
 
 
@@ -103,7 +105,7 @@ class RenewalLoop:
         """Do one item and complete its lease; None when the lease went back or away."""
         try:
             result = self._result_of(desk, errand, lease)
-            desk.ask(CompleteWork(lease.lease_id, result), Ack)
+            _complete(desk, lease, result)
         except StoppedError:
             desk.ask(ReleaseLease(lease.lease_id), Ack)
             return None
@@ -128,6 +130,25 @@ class RenewalLoop:
             errand.hold.end()
         _tell(lease, result)
         return result
+
+
+def _complete(desk: Desk, lease: Lease, result: WorkResult) -> None:
+    """Offer the result until the broker takes it or the lease is over.
+
+    A full disk refuses it for a while; what was done on this host must not be forgotten for that.
+    """
+    for _ in range(COMPLETE_TRIES):
+        try:
+            desk.ask(CompleteWork(lease.lease_id, result), Ack)
+        except LeaseLostError:
+            raise
+        except MeshError as error:
+            if not error.retryable or desk.stopping():
+                raise
+            desk.wait(max(error.retry_after_ms, COMPLETE_AGAIN_MS))
+        else:
+            return
+    desk.ask(CompleteWork(lease.lease_id, result), Ack)
 
 
 def _sentence(error: MeshError) -> str:

@@ -1,7 +1,5 @@
 """The CA: show, unlock, lock. Deriving a key from a passphrase happens off the loop."""
 
-import msgspec
-
 from broker.core.names import mesh_domain
 from broker.errors import (
     BadPassphraseError,
@@ -62,7 +60,11 @@ def unlock_authority(
     def derive() -> OpenedKeys:
         return open_with_passphrase(vault.sealed, request.passphrase)
 
+    locks = state.keys.locks
+
     def settle(batch: Batch, outcome: object) -> None:
+        if isinstance(outcome, OpenedKeys) and state.keys.locks != locks:
+            outcome = ConflictError("the CA was locked meanwhile", hint="unlock it again")
         _unlocked(state, batch, (caller, request.operator), outcome)
 
     if not state.offloop.submit(derive, settle):
@@ -77,6 +79,7 @@ def lock_authority(
     """Forget the key until somebody unlocks it; later requests of this drain find it locked."""
     _vault(state)
     issuer, secret = state.keys.issuer, state.keys.totp_secret
+    state.keys.locks += 1
     if issuer is not None:
         batch.append(AuthorityLocked(), request.operator)
         close_keys(state)
@@ -152,10 +155,12 @@ def _settle_unlock(
         return fault_of(InternalError("deriving the key failed", hint="see log/broker.log"))
     if state.keys.issuer is None:
         batch.append(AuthorityUnlocked(outcome.slot_id), operator)
-        batch.after_commit.append(lambda: open_keys(state, _vault(state), outcome))
+        # At once, so that a lock later in this drain is the last word; undone with the drain.
+        open_keys(state, _vault(state), outcome)
+        batch.on_void.append(lambda: close_keys(state))
         batch.publish(AuthorityMoved("unlocked"))
         batch.publish(WorkAvailable(Service.RENEWAL))
-    return msgspec.structs.replace(authority_view(state), state="unlocked")
+    return authority_view(state)
 
 
 def _vault(state: BrokerState) -> Vault:

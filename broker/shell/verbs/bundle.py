@@ -53,9 +53,10 @@ def install_bundle(
         mesh_id=membership.mesh_id,
         now=caller.now,
     )
-    known = state.follow.bundle
+    known = batch.installing or state.follow.bundle
     if known is not None and not _is_forward(known, body, request.source):
         return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
+    batch.installing = body
     batch.keep(LOCAL_BUNDLE, request.bundle)
     batch.after_commit.append(lambda: adopt_bundle(state, request.bundle, body))
     batch.publish(BundleMoved(body.bundle_sequence))

@@ -14,7 +14,7 @@ from broker.shell.peers import (
     own_endpoint,
 )
 from broker.shell.served import note_served
-from broker.shell.state import BrokerState
+from broker.shell.state import BrokerState, Follow
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
 from broker.wire.events import BundleMoved, RoleMoved
@@ -73,11 +73,11 @@ def _follow_served(
     state: BrokerState, batch: Batch, member: MemberRow, request: RecordHeartbeat
 ) -> None:
     """Take a beat as a report of what is served, so that a lost report mends itself."""
-    report = (request.served_serial, request.served, member.served_detail)
-    if (member.served_serial, member.served) == (request.served_serial, request.served):
-        return
+    same = (member.served_serial, member.served) == (request.served_serial, request.served)
+    # A beat has no words of its own: it keeps those of the report it agrees with.
+    report = (request.served_serial, request.served, member.served_detail if same else "")
     try:
-        note_served(state, batch, member.member_id, report)
+        note_served(state, batch, member.member_id, report, source="beat")
     except NotFoundError:
         return  # a serial of somebody else is a lie; the beat itself still counts as presence
 
@@ -140,14 +140,18 @@ def note_heartbeat(
         return Ack()
     moved = follow.primary != answer.primary or answer.term > follow.term
     if moved:
-        follow.primary, follow.term = answer.primary, answer.term
+        batch.after_commit.append(lambda: _follow(follow, answer))
         batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(answer.term, answer.primary)))
-        batch.publish(RoleMoved(state.role, follow.term))
+        batch.publish(RoleMoved(state.role, answer.term))
     have = follow.bundle.bundle_sequence if follow.bundle else 0
     if answer.bundle_sequence > max(have, follow.bundle_wanted):
         follow.bundle_wanted = answer.bundle_sequence
         batch.publish(BundleMoved(answer.bundle_sequence))
     return Ack()
+
+
+def _follow(follow: Follow, answer: HeartbeatAnswer) -> None:
+    follow.primary, follow.term = answer.primary, answer.term
 
 
 def who_am_i(state: BrokerState, batch: Batch, caller: Caller, request: WhoAmI) -> WhoAmIAnswer:

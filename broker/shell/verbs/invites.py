@@ -21,6 +21,9 @@ from broker.wire.enrollment import (
 )
 from broker.wire.facts import EnrollmentClosed, EnrollmentOpened, InviteCreated, InviteRevoked
 
+TTL_S_MAX = 366 * 86_400
+"""Nobody needs a ticket for longer, and no date leaves the range every reader accepts."""
+
 
 def create_invite(
     state: BrokerState, batch: Batch, caller: Caller, request: CreateInvite
@@ -36,7 +39,7 @@ def create_invite(
         )
     if state.ledger.invite(request.secret_hash) is not None:
         raise ConflictError("this invite exists already")
-    ttl_s = request.ttl_s or state.settings.enrollment.invite_ttl.s
+    ttl_s = min(request.ttl_s or state.settings.enrollment.invite_ttl.s, TTL_S_MAX)
     fact = InviteCreated(
         invite_id=request.secret_hash,
         host=host,

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 
-from broker.core.doors import check_doors
+from broker.core.doors import ADDRESSES_MAX, check_doors
 from broker.core.limiter import source_key
 from broker.core.names import addresses_in, check_host, granted_sans, server_name
 from broker.errors import (
@@ -37,6 +37,7 @@ from broker.wire.node import Endpoint
 PENDING_MAX = 256
 """Requests that may wait for a person; more are refused until somebody decided."""
 POLL_EVERY_MS = 1000
+TTL_S_MAX = 366 * 86_400
 REFUSAL_EVERY_MS = 10_000
 ANY_REFUSAL_EVERY_MS = 1_000
 CLAIM_GRACE_S = 86_400
@@ -173,7 +174,9 @@ def _ask_a_person(
             addresses=request.addresses,
             mesh_port=request.mesh_port,
             enroll_port=request.enroll_port,
-            expires_at=UnixSeconds(caller.now + state.settings.enrollment.approval_ttl.s),
+            expires_at=UnixSeconds(
+                caller.now + min(state.settings.enrollment.approval_ttl.s, TTL_S_MAX)
+            ),
         ),
         actor=request.host,
     )
@@ -199,7 +202,7 @@ def _issue_approved(
     subject = Subject(state.draw(16).hex(), row.host, row.sans)
     endpoint = Endpoint(
         host=row.host,
-        addresses=row.addresses or (row.source,),
+        addresses=row.addresses[:ADDRESSES_MAX] or (row.source,),
         enroll_port=row.enroll_port,
         mesh_port=row.mesh_port,
         server_name=server_name(row.host, mesh.domain),
@@ -236,7 +239,7 @@ def _enroll(
 def _endpoint(request: Join, domain: str) -> Endpoint:
     return Endpoint(
         host=request.host,
-        addresses=request.addresses or (request.source,),
+        addresses=request.addresses[:ADDRESSES_MAX] or (request.source,),
         enroll_port=request.enroll_port,
         mesh_port=request.mesh_port,
         server_name=server_name(request.host, domain),

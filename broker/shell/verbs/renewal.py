@@ -4,6 +4,7 @@ from broker.core.own import OwnCertificate
 from broker.errors import (
     CSRRejectedError,
     ForbiddenError,
+    MeshError,
     NoMeshError,
     NotAMemberError,
     RenewalInProgressError,
@@ -37,8 +38,12 @@ from broker.wire.work import Install, Rekey, RenewMember, RenewOwn
 
 PULL_EVERY_MS = 10_000
 """A member may ask for one new certificate in this time, whatever it says."""
-LIVE_CERTIFICATES_MAX = 16
-"""A healthy member has two at a time; a runaway one stops here."""
+FEW_CERTIFICATES = 16
+"""A healthy member has two valid ones at a time; with more it has to slow down."""
+CROWDED_PULL_EVERY_MS = 600_000
+"""Slow enough for the CRL, quick enough for a member whose hook was broken for days."""
+LIVE_CERTIFICATES_MAX = 1_000
+"""A runaway member stops here: all of them count when it is revoked."""
 
 
 def renew_with_lease(
@@ -73,23 +78,34 @@ def renew_as_peer(
     if state.ledger.certificate_by_key(member.member_id, csr.key_hash) is None:
         _check_pull(state, caller, member)
         batch.on_void.append(lambda: state.pulls.forget(member.member_id))
+        try:
+            return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
+        except MeshError:
+            state.pulls.forget(member.member_id)
+            raise
     return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
 
 
 def _check_pull(state: BrokerState, caller: Caller, member: MemberRow) -> None:
     """Bound how many certificates a member can collect: they all count when it is revoked."""
-    rows = state.ledger.certificates_of(member.member_id, LIVE_CERTIFICATES_MAX + 1)
-    live = sum(1 for row in rows if row.not_after > caller.now)
+    live = _live_certificates(state, caller, member, FEW_CERTIFICATES)
+    crowded = live > FEW_CERTIFICATES
+    if crowded:
+        live = _live_certificates(state, caller, member, LIVE_CERTIFICATES_MAX)
     if live > LIVE_CERTIFICATES_MAX:
         raise RenewalNotDueError(
             f"{member.host} holds {live} valid certificates already",
             hint="wait until older ones expire",
             retry_after_ms=3_600_000,
         )
-    if not state.pulls.passes(member.member_id, caller.now_ms, PULL_EVERY_MS):
-        raise ThrottledError(
-            f"{member.host} was renewed a moment ago", retry_after_ms=PULL_EVERY_MS
-        )
+    every_ms = CROWDED_PULL_EVERY_MS if crowded else PULL_EVERY_MS
+    if not state.pulls.passes(member.member_id, caller.now_ms, every_ms):
+        raise ThrottledError(f"{member.host} was renewed a moment ago", retry_after_ms=every_ms)
+
+
+def _live_certificates(state: BrokerState, caller: Caller, member: MemberRow, limit: int) -> int:
+    rows = state.ledger.certificates_of(member.member_id, limit + 1)
+    return sum(1 for row in rows if row.not_after > caller.now)
 
 
 def report_installed(
@@ -101,7 +117,7 @@ def report_installed(
         raise ForbiddenError("a report over the mesh port carries its peer")
     member = authorize_member(state, batch, caller, request.peer)
     report = (request.serial, request.state, request.detail)
-    note_served(state, batch, member.member_id, report)
+    note_served(state, batch, member.member_id, report, source="report")
     return Ack()
 
 
@@ -125,7 +141,7 @@ def note_own_certificate(
         found = state.ledger.certificate(request.serial)
         if found is not None and found[0].member_id == state.membership.member_id:
             report = (request.serial, request.state, request.detail)
-            note_served(state, batch, state.membership.member_id, report)
+            note_served(state, batch, state.membership.member_id, report, source="report")
     return Ack()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from broker.core.lease import Grant
 from broker.core.renewal import Backoff
-from broker.errors import ForbiddenError, UnavailableError
+from broker.errors import ForbiddenError, NotFoundError, UnavailableError
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.served import note_served
@@ -42,9 +42,7 @@ LEASE_MS = 60_000
 LEASE_MS_MAX = 600_000
 
 
-def lease_work(
-    state: BrokerState, _batch: Batch, caller: Caller, _request: LeaseWork
-) -> WorkAnswer:
+def lease_work(state: BrokerState, batch: Batch, caller: Caller, _request: LeaseWork) -> WorkAnswer:
     """Grant the best item for the caller's service."""
     assert caller.service is not None
     for key, item in candidates(state, caller.service, caller):
@@ -53,8 +51,13 @@ def lease_work(
         grant = state.leases.grant(
             key, item, caller.identity, now_ms=caller.now_ms, ttl_ms=LEASE_MS
         )
+        _take_back_if_void(state, batch, grant)
         return WorkAnswer(Lease(grant.lease_id, LEASE_MS, item), next_in_ms=0)
     return WorkAnswer(None, next_in_ms=next_look_ms(state, caller.service, caller.now))
+
+
+def _take_back_if_void(state: BrokerState, batch: Batch, grant: Grant) -> None:
+    batch.on_void.append(lambda: state.leases.drop(grant))
 
 
 def extend_lease(state: BrokerState, _batch: Batch, caller: Caller, request: ExtendLease) -> Ack:
@@ -80,8 +83,10 @@ def give_back(batch: Batch, grants: Iterable[Grant]) -> None:
 
 def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: CompleteWork) -> Ack:
     """Record the outcome of leased work; the lease ends with the commit."""
-    grant = state.leases.end(request.lease_id, caller.identity, caller.now_ms)
-    batch.on_void.append(lambda: state.leases.restore(grant))
+    grant = state.leases.close(request.lease_id, caller.identity, caller.now_ms)
+    # The item stays taken until the outcome is durable: nobody may be given it meanwhile.
+    batch.after_commit.append(lambda: state.leases.drop(grant))
+    batch.on_void.append(lambda: state.leases.reopen(grant.lease_id))
     item, result = grant.item, request.result
     match item, result:
         case Rekey() | Install(), Rekeyed() | Installed() | Failed():
@@ -89,7 +94,7 @@ def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: Com
         case RenewMember() | RenewOwn(), Failed():
             _renewal_failed(state, batch, caller, (grant, result))
         case RenewMember() | RenewOwn(), Installed():
-            _renewal_done(state, batch, grant, result)
+            _renewal_done(state, batch, caller, (grant, result))
         case Approve(), Decided():
             _decided(state, batch, caller, (item, result))
         case _:
@@ -131,12 +136,12 @@ def _renewal_failed(
         caller.now_ms, min_ms=renewal.backoff_min.ms, max_ms=renewal.backoff_max.ms
     )
     member_id = _member_id(state, grant)
-    if member_id and state.role == "primary" and state.failures.get(member_id) != failed.detail:
+    member = state.ledger.member(member_id) if state.role == "primary" else None
+    if member is not None and member.last_error != failed.detail:
         batch.append(RenewalFailed(member_id, failed.detail), "renewal")
 
     def keep() -> None:
         state.backoff[grant.key] = backoff
-        state.failures[member_id] = failed.detail
         if grant.key == OWN:
             # The operator asked for one attempt; the wish must not outrun the backoff.
             state.force_renewal = False
@@ -144,14 +149,21 @@ def _renewal_failed(
     batch.after_commit.append(keep)
 
 
-def _renewal_done(state: BrokerState, batch: Batch, grant: Grant, done: Installed) -> None:
+def _renewal_done(
+    state: BrokerState, batch: Batch, caller: Caller, what: tuple[Grant, Installed]
+) -> None:
+    grant, done = what
     member_id = _member_id(state, grant)
     if member_id and state.role == "primary":
-        note_served(state, batch, member_id, (done.serial, done.state, done.detail))
+        try:
+            outcome = (done.serial, done.state, done.detail)
+            note_served(state, batch, member_id, outcome, source="work")
+        except NotFoundError as error:
+            _renewal_failed(state, batch, caller, (grant, Failed(error.detail)))
+            return
 
     def forget() -> None:
         state.backoff.pop(grant.key, None)
-        state.failures.pop(member_id, None)
         if grant.key == OWN:
             state.force_renewal = False
 
