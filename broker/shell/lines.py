@@ -52,7 +52,7 @@ def own_line(state: BrokerState) -> MemberLine | None:
         last_seen_at=None,
         address="",
         sans=(membership.server_name,),
-        last_error=own.detail,
+        last_error=state.own_failure or own.detail,
     )
 
 

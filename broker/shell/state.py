@@ -100,6 +100,7 @@ class BrokerState:
     due_after: tuple[int, str] = (-1, "")
     due_not_before_ms: int = 0
     force_renewal: bool = False
+    own_failure: str = ""
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
     _mesh: tuple[str, MeshRow | None] = ("", None)

@@ -33,11 +33,16 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
             yield "this node's certificate has expired: join again with a new invite"
         elif own.state in {"stale", "failed"}:
             yield f"this node serves an old certificate ({own.detail}): certmesh hook log"
+    if state.own_failure:
+        yield f"renewing this node fails: {state.own_failure}"
 
 
 def _of_processes(state: BrokerState) -> Iterable[str]:
-    for worker in state.workers.overdue():
-        yield f"process {worker.instance} is {worker.liveness}: certmesh ps"
+    for worker in state.workers.everyone():
+        if worker.liveness in {"suspect", "dead"}:
+            yield f"process {worker.instance} is {worker.liveness}: certmesh ps"
+        elif worker.liveness == "ready" and worker.beat.last_error:
+            yield f"{worker.instance}: {worker.beat.last_error}"
     for line in state.follow.processes.values():
         if line.state in {"FATAL", "BACKOFF", "EXITED", "STOPPED", "UNKNOWN"}:
             yield f"process {line.program} is {line.state}: see log/{line.program}.log"

@@ -23,7 +23,10 @@ from broker.wire.control import Ack
 from broker.wire.enrollment import CreateInvite, InviteView, Issued, JoinAnswer
 from broker.wire.events import CertificateMoved, WorkAvailable
 from broker.wire.ids import Service
+from broker.wire.liveness import Beat, BeatAnswer
+from broker.wire.node import GetStatus, StatusView
 from broker.wire.renewal import (
+    ForceRenewal,
     InstallAnswer,
     NoteOwnCertificate,
     RekeyAnswer,
@@ -236,6 +239,32 @@ def test_a_primary_without_a_certificate_renews_itself_through_its_own_broker(
     member = office.ledger.member_by_host("atlas")
     assert member is not None
     assert member.current_serial == answer.issued.serial
+
+
+def test_a_node_that_cannot_renew_itself_says_why_until_it_can(office: Office) -> None:
+    """A revoked or cut-off node must not call itself healthy."""
+    own_certificate(office, present=False)
+    worker = office.introduce(Service.RENEWAL)
+    granted = lease(office, worker).lease
+    assert granted is not None
+    office.send(worker, CompleteWork(granted.lease_id, Failed("refused: revoked")), Ack)
+    status = office.ask(Service.CONSOLE, GetStatus(), StatusView)
+    assert "renewing this node fails: refused: revoked" in status.warnings
+    assert status.own is not None
+    assert status.own.last_error == "refused: revoked"
+    office.ask(Service.CONSOLE, ForceRenewal("root"), Ack)
+    status = office.ask(Service.CONSOLE, GetStatus(), StatusView)
+    assert status.own is not None
+    assert status.own.last_error == ""
+
+
+def test_the_trouble_of_a_loop_is_a_warning(office: Office) -> None:
+    """What a worker says in its beats reaches the person who asks for the status."""
+    heartbeat = office.introduce(Service.HEARTBEAT)
+    beat = Beat(1, 1000, last_error="atlas refused: revoked")
+    office.send(heartbeat, beat, BeatAnswer)
+    status = office.ask(Service.CONSOLE, GetStatus(), StatusView)
+    assert "heartbeat: atlas refused: revoked" in status.warnings
 
 
 def test_a_member_pulls_for_itself_but_not_twice_in_a_moment(office: Office) -> None:

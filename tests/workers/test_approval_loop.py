@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from broker.errors import ForbiddenError, LeaseLostError
+from broker.errors import ForbiddenError, LeaseLostError, NotPrimaryError
 from broker.runtime.duration import Duration
 from broker.runtime.events import EventName
 from broker.runtime.paths import Paths
@@ -244,6 +244,21 @@ def test_a_worker_that_may_not_list_approvals_asks_once(office: Office) -> None:
         assert [loop.round(desk).state for _ in range(2)] == ["", ""]
 
     assert len(office.broker.seen(ListApprovals)) == 1
+
+
+def test_on_a_member_the_loop_idles_and_nothing_is_wrong(office: Office) -> None:
+    """Every node runs this process; only the primary has approvals."""
+
+    def elsewhere(_: Request) -> Reply:
+        raise NotPrimaryError("nas is not the primary")
+
+    office.items = []
+    office.extra[ListApprovals] = elsewhere
+
+    outcome = office.round(ApprovalLoop(DenyDecider()))
+
+    assert outcome.error == ""
+    assert outcome.state.startswith("idle")
 
 
 def test_work_of_another_kind_is_handed_back_as_failed(office: Office) -> None:

@@ -4,7 +4,7 @@ The credential was verified before the request became work, and nothing is locke
 thinks. A worker that dies mid-question loses the lease, and the next one asks again.
 """
 
-from broker.errors import ForbiddenError, LeaseLostError
+from broker.errors import ForbiddenError, LeaseLostError, NoMeshError, NotPrimaryError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log, log_crash
 from broker.wire.approval import ApprovalsView, ListApprovals
@@ -115,4 +115,6 @@ class ApprovalLoop:
         except ForbiddenError:
             self._may_list = False
             return ""
+        except (NoMeshError, NotPrimaryError):
+            return "idle: only a primary has approvals"
         return waiting_state(len(view.approvals))

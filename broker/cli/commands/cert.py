@@ -98,10 +98,11 @@ def _await_change(session: Session, api: Api, before: CertificateView) -> Certif
         view = api.get(PATH, CertificateView)
         if view.present and view.serial != before.serial:
             return view
-        if boottime_ms() > deadline:
-            reason = view.last_error or "no reason known yet"
+        failed = view.last_error not in {"", before.last_error}
+        if failed or boottime_ms() > deadline:
+            limit = "" if failed else f" within {patience_ms / 1000:g} s"
             raise DeadlineError(
-                f"{view.host} was not renewed within {patience_ms / 1000:g} s: {reason}",
+                f"{view.host} was not renewed{limit}: {view.last_error or 'no reason known yet'}",
                 hint=f"{session.command('ps')} shows what the renewal waits for",
             )
         nothing.poll(LOOK_MS)

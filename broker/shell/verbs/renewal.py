@@ -151,7 +151,7 @@ def force_renewal(state: BrokerState, batch: Batch, _caller: Caller, _request: F
         raise NoMeshError("this node belongs to no mesh", hint="certmesh join INVITE")
     if state.role == "primary":
         state.issuer()
-    state.force_renewal = True
+    state.force_renewal, state.own_failure = True, ""
     batch.publish(WorkAvailable(Service.RENEWAL))
     return Ack()
 

@@ -145,6 +145,7 @@ def _renewal_failed(
         if grant.key == OWN:
             # The operator asked for one attempt; the wish must not outrun the backoff.
             state.force_renewal = False
+            state.own_failure = failed.detail
 
     batch.after_commit.append(keep)
 
@@ -166,6 +167,7 @@ def _renewal_done(
         state.backoff.pop(grant.key, None)
         if grant.key == OWN:
             state.force_renewal = False
+            state.own_failure = ""
 
     batch.after_commit.append(forget)
 
