@@ -104,7 +104,7 @@ def _recover_broker(paths: Paths) -> float:
         raise TypeError(f"refused: {view}")
     pid = view.broker_pid
     started = time.perf_counter()
-    os.kill(pid, signal.SIGKILL)
+    _end(pid)
     client = RawClient(paths, Service.CONSOLE)
     client.ask(GetNode())
     took = time.perf_counter() - started
@@ -118,7 +118,7 @@ def _recover_worker(paths: Paths, instance: str) -> float:
     client = RawClient(paths, Service.CONSOLE)
     pid = _worker_pid(client, instance)
     started = time.perf_counter()
-    os.kill(pid, signal.SIGKILL)
+    _end(pid)
     while _worker_pid(client, instance) in {pid, 0}:
         if time.perf_counter() - started > PATIENCE_S:
             raise TimeoutError(f"{instance} did not come back")
@@ -154,7 +154,17 @@ def _is_running(client: RawClient, program: str) -> bool:
         raise TypeError(f"refused: {reply}")
     if program == "broker":  # it is not in its own list
         return reply.broker_uptime_ms >= STARTSECS_MS
-    return any(w.instance == program and w.supervisor == "RUNNING" for w in reply.workers)
+    return any(
+        w.instance == program and w.supervisor == "RUNNING" and w.liveness == "ready"
+        for w in reply.workers
+    )
+
+
+def _end(pid: int) -> None:
+    # kill(0) would end this very process group: a process that is not there yet has no pid.
+    if pid <= 1:
+        raise RuntimeError(f"pid {pid} is no process to end")
+    os.kill(pid, signal.SIGKILL)
 
 
 def _worker_pid(client: RawClient, instance: str) -> int:

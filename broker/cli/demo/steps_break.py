@@ -18,6 +18,8 @@ def kill_worker(stage: Stage) -> str:
     before = _pids(node)
     victim = next((name for name in sorted(before) if name.startswith(VICTIM)), "")
     require(victim, f"no {VICTIM} process among {sorted(before)}")
+    # kill(0) would end this very process group: a process between two lives has no pid.
+    require(before[victim] > 1, f"{victim} has no pid right now")
     began_ms = boottime_ms()
     os.kill(before[victim], signal.SIGKILL)
 
