@@ -121,10 +121,6 @@ class LeaseTable:
         """Drop and return every lease of a worker that is gone."""
         return self._drop_all(lease for lease in self._grants.values() if lease.holder == holder)
 
-    def held_by(self, holder: bytes) -> tuple[Grant, ...]:
-        """Return the live leases of one worker."""
-        return tuple(lease for lease in self._grants.values() if lease.holder == holder)
-
     def _drop_all(self, leases: Iterable[Grant]) -> tuple[Grant, ...]:
         gone = tuple(leases)
         for lease in gone:

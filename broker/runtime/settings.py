@@ -48,7 +48,6 @@ class Node(Section, frozen=True):
 class Listen(Section, frozen=True):
     """`[listen]`: `host:port`, or empty to turn a listener off. TLS is 1.3, always."""
 
-    local: str = ""
     enroll: str = "0.0.0.0:7642"
     mesh: str = "0.0.0.0:7643"
     body_limit: Annotated[int, Meta(ge=1024, le=1_048_576)] = 65_536
@@ -151,7 +150,6 @@ class Log(Section, frozen=True):
 class BrokerSettings(Section, frozen=True):
     """`[broker]`."""
 
-    request_timeout: Duration = _span("5s")
     worker_dead_after: Duration = _span("15s")
 
 

@@ -32,6 +32,7 @@ class Ticks:
         now_ms = boottime_ms()
         self._slow_ms = self._presence_ms = now_ms
         self._forget_ms = Millis(now_ms + FORGET_EVERY_MS)
+        self._said = ""
 
     def run(self, batch: Batch, now_ms: Millis, now: UnixSeconds) -> None:
         """Do what is due."""
@@ -69,7 +70,9 @@ class Ticks:
         try:
             state.membership = read_membership(state.paths)
         except MeshError as error:
-            log(EventName.CONFIG_REJECTED, detail=error.detail)
+            if error.detail != self._said:
+                log(EventName.CONFIG_REJECTED, detail=error.detail, hint=error.hint)
+            self._said = error.detail
             return
         if state.membership is not None:
             state.host = state.membership.host

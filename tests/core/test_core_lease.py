@@ -66,5 +66,5 @@ def test_a_lost_worker_loses_only_its_own_leases() -> None:
     other = table.grant("pi", ITEM, b"w2", now_ms=at(0), ttl_ms=100)
     assert table.lost_with(b"w1") == (mine,)
     assert not table.is_held("nas")
-    assert table.held_by(b"w2") == (other,)
+    assert table.live(other.lease_id, b"w2", at(1)) == other
     assert len(table) == 1

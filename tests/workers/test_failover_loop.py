@@ -339,7 +339,7 @@ def discovery(paths: Paths) -> Discovery:
     name = f"_cm{secrets.token_hex(4)}._tcp.local."
     Path(paths.settings).write_text(
         '[node]\nname = "node-b"\n[failover]\ntick = "200ms"\n'
-        '[broker]\nworker_dead_after = "600ms"\nrequest_timeout = "300ms"\n'
+        '[broker]\nworker_dead_after = "600ms"\n'
         f'[discovery]\ninterfaces = ["127.0.0.1"]\nservice = "{name}"\n'
     )
     return Discovery(interfaces=("127.0.0.1",), service=name)
