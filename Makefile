@@ -1,10 +1,13 @@
 # Plain `make` lists the targets. The first one that needs ./.venv makes it (contrib/bootstrap.sh).
-# Variables: PYTHON (interpreter for .venv), DEMO (options of the demo), NODE (home for `make up`).
+# Variables: PYTHON (interpreter for .venv), DEMO (options of the demo), NODE (home for `make up`),
+# SEEDS and SIM (how many seeds and which options for `make sim`).
 
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 DEMO ?=
 NODE ?= .node
+SEEDS ?= 10000
+SIM ?=
 BIN := .venv/bin
 QUICK := not faults and not mesh
 
@@ -21,7 +24,7 @@ help: ## list the targets
 venv: .venv/.ok ## only make ./.venv; the command is .venv/bin/certmesh
 
 .PHONY: demo
-demo: .venv/.ok ## a three-node mesh on this machine: real CA, real mutual TLS (about 1 minute)
+demo: .venv/.ok ## a three-node mesh on this machine: real CA, mutual TLS and failover (about 1 minute)
 	@$(BIN)/python -m broker.cli.demo $(DEMO)
 
 .PHONY: demo-keep
@@ -52,6 +55,10 @@ check: lint ## the quick part of the tests (no whole nodes, no faults)
 .PHONY: test
 test: check ## everything: also whole nodes under supervisord and broken processes
 	$(BIN)/pytest -q -m "not ($(QUICK))"
+
+.PHONY: sim
+sim: .venv/.ok ## whole meshes in one process, SEEDS schedules of faults (SIM=--mutants: without each rule)
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS) $(SIM)
 
 .PHONY: bench
 bench: .venv/.ok ## measure against the raw limits, write bench/out/latest.json

@@ -2,10 +2,15 @@
 
 import sys
 
-from bench import issuing, pool, round_trip
+from bench import failover, issuing, pool, round_trip
 from bench.report import Result, table, write
 
-PARTS = {"round_trip": round_trip.measure, "issuing": issuing.measure, "pool": pool.measure}
+PARTS = {
+    "round_trip": round_trip.measure,
+    "issuing": issuing.measure,
+    "pool": pool.measure,
+    "failover": failover.measure,
+}
 
 
 def main(names: list[str]) -> int:

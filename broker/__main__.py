@@ -1,13 +1,14 @@
-"""The broker process: `python -m broker [create|verify] SETTINGS`."""
+"""The broker process: `python -m broker [create|verify|rehearse] SETTINGS`."""
 
 import sys
 
 from broker.runtime.main import FOREGROUND, run_process
 from broker.shell.create import create
+from broker.shell.rehearse import rehearse
 from broker.shell.serve import serve
 from broker.shell.verify import verify
 
-ONE_SHOT = {"create": create, "verify": verify}
+ONE_SHOT = {"create": create, "verify": verify, "rehearse": rehearse}
 
 
 def main(argv: list[str]) -> int:

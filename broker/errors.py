@@ -50,6 +50,10 @@ class ErrorCode(StrEnum):
     INVITE_MALFORMED = "invite_malformed"
     PEER_UNREACHABLE = "peer_unreachable"
     INTERNAL = "internal"
+    WITHHELD = "withheld"
+    FORKED = "forked"
+    CLAIM_REJECTED = "claim_rejected"
+    KEY_REJECTED = "key_rejected"
 
 
 class MeshError(Exception):
@@ -311,6 +315,30 @@ class PeerUnreachableError(MeshError):
 
     code = ErrorCode.PEER_UNREACHABLE
     retryable = True
+
+
+class WithheldError(MeshError):
+    """This primary has not its full powers now: enrollment, policy and roles have to wait."""
+
+    code = ErrorCode.WITHHELD
+
+
+class ForkedError(MeshError):
+    """Two journals share no row, or one row number has two contents that nobody can merge."""
+
+    code = ErrorCode.FORKED
+
+
+class ClaimRejectedError(MeshError):
+    """A beat or a head that the issuing key of this mesh did not sign, or an older one."""
+
+    code = ErrorCode.CLAIM_REJECTED
+
+
+class KeyRejectedError(MeshError):
+    """Received key material does not open, or does not fit the certificate and the pin."""
+
+    code = ErrorCode.KEY_REJECTED
 
 
 class InternalError(MeshError):

@@ -7,16 +7,16 @@ import pytest
 
 from broker.cli.tree import COMMANDS
 from broker.runtime.exits import Exit
-from tests.documents import ARCHITECTURE, ROOT, filled, sections
+from tests.documents import ARCHITECTURE, FAILOVER, ROOT, filled, sections
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_the_tables_of_the_architecture_document_are_those_of_the_code() -> None:
+def test_tables_and_pictures_are_those_of_the_code() -> None:
     """After a change run `python -m tests.documents`."""
-    text = ARCHITECTURE.read_text()
-    assert text == filled(text)
-    assert all(f"<!-- {name} -->" in text for name in sections())
+    texts = [document.read_text() for document in (ARCHITECTURE, FAILOVER)]
+    assert texts == [filled(text) for text in texts]
+    assert all(f"<!-- {name} -->" in "".join(texts) for name in sections())
 
 
 def test_every_command_the_readme_shows_exists() -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
 
-from broker.errors import MalformedMessageError
+from broker.errors import MalformedMessageError, UnavailableError
 from broker.wire.mesh_api import REPLY_JSON
 from broker.wire.node import Endpoint
 from workers.problem import PROBLEM_TYPE, RefusedError, bug_refusal, problem_of
@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 BAD_REQUEST = 400
 HEADER_LINE_BYTES = 8190
 HEADER_COUNT = 64
+FAREWELL_S = 0.25
+"""How long an idle peer has to answer the end of the TLS session: one that keeps a connection for
+later does not look at it, and would hold the stop up."""
 LINGER_S = 1.0
 """How long the rest of a refused body is read, so that the answer is not lost in a reset."""
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -76,6 +80,8 @@ class Connection(web.RequestHandler):
         self._gone = gone
         self._answering = False
         self._deadline: asyncio.TimerHandle | None = None
+        self._deferred: asyncio.Future[Any] | None = None
+        self._ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Start the deadline for the first request's headers."""
@@ -91,8 +97,14 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Count the connection out."""
         self._headers_are_here()
+        self._end_waiting()
         super().connection_lost(exc)
         self._gone()
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether nothing more is answered here after the answer under way."""
+        return self._ended
 
     def begin(self) -> None:
         """Note that a request's headers are complete and it is being answered."""
@@ -106,12 +118,37 @@ class Connection(web.RequestHandler):
     def leave(self) -> None:
         """End after the answer that is under way, or now if there is none.
 
-        aiohttp's own `close` leaves the transport of an idle connection open.
+        A deferred answer is not waited for. aiohttp's own `close` leaves the transport of an idle
+        connection open.
         """
+        self._end_waiting()
         if self._request_in_progress or self._messages:
             self.close()
-        else:
-            self.force_close()
+            return
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            self._loop.call_later(FAREWELL_S, transport.abort)
+
+    async def while_open(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what `ask` returns, for as long as this connection and its door stay.
+
+        Raises:
+            UnavailableError: One of them ended first; the question is given up.
+        """
+        if self._ended:
+            raise _closing()
+        waiting: asyncio.Future[T] = asyncio.ensure_future(ask())
+        self._deferred = waiting
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # not the question is given up, but the one who asks
+            raise _closing() from None
+        finally:
+            self._deferred = None
 
     def handle_error(  # type: ignore[explicit-override]  # typing.override is 3.12
         self,
@@ -129,6 +166,11 @@ class Connection(web.RequestHandler):
         _log.error("request failed", exc_info=exc)
         return respond_refusal(bug_refusal(), "")
 
+    def _end_waiting(self) -> None:
+        self._ended = True
+        if self._deferred is not None:
+            self._deferred.cancel()
+
     def _expect_headers(self) -> None:
         self._deadline = self._loop.call_later(self._limits.header_s, self.force_close)
 
@@ -136,6 +178,10 @@ class Connection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _closing() -> UnavailableError:
+    return UnavailableError("this door is closing", hint="ask again in a moment")
 
 
 def respond_refusal(

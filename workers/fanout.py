@@ -9,7 +9,7 @@ put results into a queue and ring a descriptor that the loop's poller watches.
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -33,19 +33,32 @@ A = TypeVar("A", bound=msgspec.Struct)
 class Session(Protocol):
     """What an errand talks through: the part of a `PeerSession` that loops use."""
 
-    def call(
+    def call(  # noqa: PLR0913 (as that of a `PeerSession`)
         self,
         endpoint: Endpoint,
         method: str,
         path: str,
         body: Body | None,
         kind: type[A],
+        *,
+        timeout_s: float | None = None,
     ) -> A:
         """Return the decoded answer of `endpoint`."""
         ...
 
-    def fetch(self, endpoint: Endpoint, path: str) -> bytes:
-        """Return the octets at `path`; empty when there is nothing new."""
+    def fetch(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: Body | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Return the octets at `path`, empty when there is nothing new; with a body by POST."""
+        ...
+
+    def abort(self) -> None:
+        """End, from another thread, the call under way and all later ones."""
         ...
 
     def close(self) -> None:
@@ -94,7 +107,8 @@ class Fanout(Generic[K]):
         self._open = open_session
         self._membership: Membership | None = None
         self._seats: dict[K, _Seat] = {}
-        self._done: SimpleQueue[tuple[K, object]] = SimpleQueue()
+        self._done: SimpleQueue[tuple[K, _Seat, object]] = SimpleQueue()
+        self._errands = 0
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def __enter__(self) -> Self:
@@ -104,11 +118,16 @@ class Fanout(Generic[K]):
         self.close()
 
     def ask(
-        self, errands: Mapping[K, Callable[[Session], T]], desk: Vigil, deadline_ms: int
+        self,
+        errands: Mapping[K, Callable[[Session], T]],
+        desk: Vigil,
+        deadline_ms: int,
+        each: Callable[[K, T | Exception], None] | None = None,
     ) -> dict[K, T | Exception]:
         """Run all errands and return a result or the exception for each key.
 
-        Returns early, with what is there, when the process is asked to stop.
+        Returns early, with what is there, when the process is asked to stop. `each` is told every
+        result when it is there, so that nobody's answer grows old while others are silent.
 
         Raises:
             NoMeshError: This node belongs to no mesh, or its membership is damaged.
@@ -129,7 +148,11 @@ class Fanout(Generic[K]):
             if left_ms <= 0:
                 break
             desk.wait(left_ms, self._bell)
-            answers |= self._collect(wanted)
+            found: dict[K, T | Exception] = self._collect(wanted)
+            answers |= found
+            if each is not None:
+                for key, answer in found.items():
+                    each(key, answer)
         for key in errands:
             answers.setdefault(key, _silence(deadline_ms, asked=key in wanted))
         return answers
@@ -139,11 +162,20 @@ class Fanout(Generic[K]):
         for key in [k for k, seat in self._seats.items() if k not in keys and not seat.busy]:
             self._seats.pop(key).session.close()
 
+    def abandon(self, keys: Iterable[K]) -> None:
+        """Break off what is still asked of these nodes; they can be asked anew at once."""
+        for key in keys:
+            seat = self._seats.get(key)
+            if seat is not None and seat.busy:
+                del self._seats[key]
+                seat.retired = True
+                seat.session.abort()
+
     def close(self) -> None:
         """Close idle sessions; a thread still under way ends with the process."""
         self._collect(frozenset())
         self._retire()
-        if not self._seats:  # else a late thread could ring whatever has the number by then
+        if not self._errands:  # else a late thread could ring whatever has the number by then
             os.close(self._bell)
 
     def _belong(self, paths: Paths) -> Membership:
@@ -173,15 +205,16 @@ class Fanout(Generic[K]):
         if seat is None:
             seat = self._seats[key] = _Seat(open_session())
         seat.busy = True
-        threading.Thread(target=self._run, args=(key, seat.session, run), daemon=True).start()
+        self._errands += 1
+        threading.Thread(target=self._run, args=(key, seat, run), daemon=True).start()
         return True
 
-    def _run(self, key: K, session: Session, run: Callable[[Session], T]) -> None:
+    def _run(self, key: K, seat: _Seat, run: Callable[[Session], T]) -> None:
         try:
-            result: T | Exception = run(session)
+            result: T | Exception = run(seat.session)
         except Exception as error:  # noqa: BLE001 (a thread's outermost frame: it travels on)
             result = error
-        self._done.put((key, result))
+        self._done.put((key, seat, result))
         with contextlib.suppress(OSError):
             os.eventfd_write(self._bell, 1)
 
@@ -192,18 +225,20 @@ class Fanout(Generic[K]):
         taken: dict[K, T | Exception] = {}
         with contextlib.suppress(Empty):
             while True:
-                key, result = self._done.get_nowait()
-                self._free(key)
-                if key in wanted:
+                key, seat, result = self._done.get_nowait()
+                current = self._seats.get(key) is seat  # else it was abandoned
+                self._free(key, seat)
+                if key in wanted and current:
                     taken[key] = result  # type: ignore[assignment]  # the queue holds T | Exception
         return taken
 
-    def _free(self, key: K) -> None:
-        seat = self._seats[key]
+    def _free(self, key: K, seat: _Seat) -> None:
+        self._errands -= 1
         seat.busy = False
         if seat.retired:
             seat.session.close()
-            del self._seats[key]
+            if self._seats.get(key) is seat:
+                del self._seats[key]
 
 
 def _silence(deadline_ms: int, *, asked: bool) -> PeerUnreachableError:

@@ -35,6 +35,7 @@ from workers.transport import (
     unverified_context,
     urls_of,
 )
+from workers.wires import Wires
 
 __all__ = [
     "TIMEOUT_S",
@@ -117,6 +118,7 @@ class PeerSession:
         self._timeout_s = timeout_s
         self._sessions: dict[str, requests.Session] = {}
         self._version = ""
+        self._wires = Wires()
 
     def __enter__(self) -> Self:
         return self
@@ -160,10 +162,27 @@ class PeerSession:
         ask = Ask(method, content, timeout_s or self._timeout_s, {}, shows_certificate=True)
         return decoded(self._exchange(endpoint, path, port, ask), kind)
 
-    def fetch(self, endpoint: Endpoint, path: str, *, port: str = "mesh") -> bytes:
-        """Return the octets at `path`; empty when there is nothing new. Raises as `call`."""
-        ask = Ask("GET", None, self._timeout_s, {}, shows_certificate=True)
+    def fetch(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: Body | None = None,
+        *,
+        port: str = "mesh",
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Return the octets at `path`, empty when there is nothing new; with a body by POST.
+
+        Arguments and errors are those of `call`.
+        """
+        content = None if body is None else msgspec.json.encode(body)
+        method = "GET" if body is None else "POST"
+        ask = Ask(method, content, timeout_s or self._timeout_s, {}, shows_certificate=True)
         return self._exchange(endpoint, path, port, ask)
+
+    def abort(self) -> None:
+        """End the call that another thread makes here, and all later ones: close it then."""
+        self._wires.cut()
 
     def close(self) -> None:
         """Drop all connections; the next call makes new ones with the live certificate."""
@@ -188,7 +207,7 @@ class PeerSession:
         if server_name not in self._sessions:
             context = context_for(self._root)
             context.load_cert_chain(live.fullchain, live.key)
-            self._sessions[server_name] = open_session(context, server_name)
+            self._sessions[server_name] = open_session(context, server_name, self._wires)
         return self._sessions[server_name]
 
 

@@ -73,11 +73,19 @@ class Loop(Protocol):
 class Desk:
     """What a loop works with during a round."""
 
-    def __init__(self, link: Link, paths: Paths, settings: Settings, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        link: Link,
+        paths: Paths,
+        settings: Settings,
+        stop: StopSignal,
+        events: Subscription | None = None,
+    ) -> None:
         self.link = link
         self.paths = paths
         self.settings = settings
         self.record = Record()
+        self.events = events
         self._stop = stop
 
     def ask(self, request: Request, kind: type[R], *, timeout_ms: int = ASK_MS) -> R:
@@ -102,6 +110,10 @@ class Desk:
     def stopping(self) -> bool:
         """Return whether the process was asked to stop."""
         return self._stop.requested()
+
+    def broker_life(self) -> str:
+        """Return which lifetime of the broker answered last; empty before the first."""
+        return self.link.welcome.broker_boot_id if self.link.welcome else ""
 
     def wait(self, wait_ms: int, *descriptors: "int | zmq.Socket[bytes]") -> list[object]:
         """Wait up to `wait_ms` for `descriptors`, beating meanwhile; return the readable ones.
@@ -235,8 +247,7 @@ class Host:
 
     def _is_new_broker(self) -> bool:
         """Return whether another broker lifetime answers: it forgot what we told the last one."""
-        welcome = self._desk.link.welcome
-        before, self._broker = self._broker, welcome.broker_boot_id if welcome else self._broker
+        before, self._broker = self._broker, self._desk.broker_life() or self._broker
         return bool(before) and before != self._broker
 
     def _is_due(self) -> bool:
@@ -298,7 +309,7 @@ def run_loop(loop: Loop, settings: Settings, paths: Paths, *, once: bool) -> int
         Link(paths, loop.service, instance, context=context, stopping=stop.requested) as link,
         Subscription(paths, loop.wakes, context=context) as events,
     ):
-        host = Host(loop, Desk(link, paths, settings, stop), events, stop)
+        host = Host(loop, Desk(link, paths, settings, stop, events), events, stop)
         return host.run_once() if once else host.run()
 
 

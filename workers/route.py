@@ -100,6 +100,7 @@ class Page:
 Make = Callable[[Visit], Request]
 Show = Callable[[Any, Visit], Page]
 Serve = Callable[[Visit, Asker], Awaitable[Page]]
+Defer = Callable[[Visit], int]
 
 
 def as_json(answer: Message | Body, _visit: Visit | None = None) -> Page:
@@ -109,7 +110,13 @@ def as_json(answer: Message | Body, _visit: Visit | None = None) -> Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One line of a route table; `serve` is for the few that are more than one question."""
+    """One line of a route table; `serve` is for the few that are more than one question.
+
+    Attributes:
+        body_bytes: Bodies up to this size are taken, also where the door's limit is lower.
+        defer: For how many more milliseconds than `timeout_ms` the broker may hold its answer to
+            this visit back. Such a wait ends with the connection and with the door.
+    """
 
     method: str
     path: str
@@ -120,6 +127,8 @@ class Route:
     show: Show = as_json
     timeout_ms: int = 5_000
     serve: Serve | None = None
+    body_bytes: int = 0
+    defer: Defer | None = None
 
 
 class RouteTable:

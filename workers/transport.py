@@ -26,6 +26,7 @@ from broker.errors import (
 )
 from broker.wire.mesh_api import Problem
 from broker.wire.node import Endpoint
+from workers.wires import Wires
 
 TIMEOUT_S = 10.0
 CONNECT_S_MAX = 3.0
@@ -100,10 +101,11 @@ class _PinnedAdapter(HTTPAdapter):
     names; urllib3 takes the name to verify from the URL, which holds an address.
     """
 
-    def __init__(self, context: ssl.SSLContext, server_name: str | None) -> None:
+    def __init__(self, context: ssl.SSLContext, server_name: str | None, wires: Wires) -> None:
         self._context = context
         self._name = server_name
         super().__init__(max_retries=0, pool_maxsize=4)
+        self.poolmanager.pool_classes_by_scheme = {"https": wires.pool()}
 
     def build_connection_pool_key_attributes(  # type: ignore[explicit-override]  # typing.override is 3.12
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
@@ -125,12 +127,17 @@ class _PinnedAdapter(HTTPAdapter):
         """Leave the pool as the context made it."""
 
 
-def open_session(context: ssl.SSLContext, server_name: str | None) -> requests.Session:
-    """Return a session that can only speak TLS with this context, to servers of this name."""
+def open_session(
+    context: ssl.SSLContext, server_name: str | None, wires: Wires | None = None
+) -> requests.Session:
+    """Return a session that can only speak TLS with this context, to servers of this name.
+
+    Its connections are noted in `wires`, for somebody who may have to cut them.
+    """
     session = requests.Session()
     session.trust_env = False  # REQUESTS_CA_BUNDLE and proxies would override the pin silently
     session.adapters.clear()
-    session.mount("https://", _PinnedAdapter(context, server_name))
+    session.mount("https://", _PinnedAdapter(context, server_name, wires or Wires()))
     return session
 
 

@@ -5,8 +5,10 @@ body have its shape, is there room. Only then does the broker hear of it.
 """
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from aiohttp import hdrs, web
 
@@ -27,6 +29,10 @@ from workers.route import Asker, Caller, Page, Route, RouteTable, Visit, checked
 REQUEST_TIMEOUT = 408
 UNSUPPORTED_MEDIA_TYPE = 415
 BUSY_RETRY_MS = 1000
+LARGE_BODY_BYTES = 131_072
+LARGE_AT_ONCE = 4
+"""Bodies beyond the usual size in memory at a time, whoever sends them."""
+
 PRIMARY_TIMEOUT_MS = 1000
 EMPTY_OBJECT = b"{}"
 """No body at all is one without fields; those that are required are then named."""
@@ -53,6 +59,7 @@ class Front:
         self._limits = limits
         self._refused = refused
         self._in_flight = 0
+        self._large = 0
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; every expected trouble becomes a problem document."""
@@ -64,8 +71,9 @@ class Front:
             response = await self._answer(connection, request, request_id)
         finally:
             connection.finish()
-        if not request.content.is_eof():
-            response.force_close()  # what follows on this connection is no new request
+        if connection.is_ending or not request.content.is_eof():
+            # The other end closes at once when it knows; what is left of a body is no new request.
+            response.force_close()
         return response
 
     async def _answer(
@@ -74,7 +82,7 @@ class Front:
         caller = None
         try:
             caller = self._meet(connection)
-            page = await self._page(caller, request)
+            page = await self._page(caller, connection, request)
         except RefusedError as refusal:
             return respond_refusal(refusal, request_id)
         except MeshError as error:
@@ -84,66 +92,67 @@ class Front:
         response.headers.update(page.headers)
         return response
 
-    async def _page(self, caller: Caller, request: web.BaseRequest) -> Page:
+    async def _page(self, caller: Caller, connection: Connection, request: web.BaseRequest) -> Page:
         route, parameters = self._table.find(request.method, request.rel_url.raw_path)
-        raw = await self._read(request)
-        visit = Visit(
-            caller=caller,
-            parameters=parameters,
-            query=dict(request.query),
-            body=decode_content(raw or EMPTY_OBJECT, route.body) if route.body else None,
-            bearer=_bearer(request),
-            etag=request.headers.get(hdrs.IF_NONE_MATCH, ""),
-        )
+        with self._room_for(max(self._limits.body_bytes, route.body_bytes)) as body_bytes:
+            raw = await self._read(request, body_bytes)
+            visit = Visit(
+                caller=caller,
+                parameters=parameters,
+                query=dict(request.query),
+                body=decode_content(raw or EMPTY_OBJECT, route.body) if route.body else None,
+                bearer=_bearer(request),
+                etag=request.headers.get(hdrs.IF_NONE_MATCH, ""),
+            )
+            return await self._admit(route, visit, connection)
+
+    @contextlib.contextmanager
+    def _room_for(self, body_bytes: int) -> Iterator[int]:
+        """Hold a place for a body that may be as large as this."""
+        is_large = body_bytes > LARGE_BODY_BYTES
+        if is_large and self._large >= LARGE_AT_ONCE:
+            raise BusyError("too many large requests at once", retry_after_ms=BUSY_RETRY_MS)
+        self._large += is_large
+        try:
+            yield body_bytes
+        finally:
+            self._large -= is_large
+
+    async def _admit(self, route: Route, visit: Visit, connection: Connection) -> Page:
         if self._in_flight >= self._limits.in_flight:
             raise BusyError("too many requests at once", retry_after_ms=BUSY_RETRY_MS)
         self._in_flight += 1
         try:
-            return await self._ask(route, visit)
+            return await self._ask(route, visit, connection)
         finally:
             self._in_flight -= 1
 
-    async def _ask(self, route: Route, visit: Visit) -> Page:
+    async def _ask(self, route: Route, visit: Visit, connection: Connection) -> Page:
         if route.serve is not None:
             return await route.serve(visit, self._asker)
         assert route.make is not None
         assert issubclass(route.reply, Reply), f"{route.path} asks the broker"
         question = checked(route.make(visit))
-        reply = await self._asker.ask(question, route.reply, timeout_ms=route.timeout_ms)
+        defer_ms = route.defer(visit) if route.defer is not None else 0
+        ask = partial(
+            self._asker.ask, question, route.reply, timeout_ms=route.timeout_ms + defer_ms
+        )
+        reply = await (ask() if route.defer is None else connection.while_open(ask))
         return route.show(reply, visit)
 
-    async def _read(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest, body_bytes: int) -> bytes:
         _refuse_encodings(request)
-        if (request.content_length or 0) > self._limits.body_bytes:
-            raise self._too_large()
+        if (request.content_length or 0) > body_bytes:
+            raise _too_large(body_bytes)
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
             await request.writer.write(CONTINUE)
             request.writer.output_size = 0  # the answer itself has not begun
         try:
             async with asyncio.timeout(self._limits.body_s):
-                return await self._gather(request)
+                return await _gather(request, body_bytes)
         except TimeoutError:
             error = DeadlineError("the request body did not arrive in time")
             raise RefusedError(error, REQUEST_TIMEOUT, close=True) from None
-
-    async def _gather(self, request: web.BaseRequest) -> bytes:
-        chunks = bytearray()
-        try:
-            async for chunk in request.content.iter_any():
-                chunks += chunk
-                if len(chunks) > self._limits.body_bytes:
-                    raise self._too_large()
-        except web.RequestPayloadError:
-            raise MalformedMessageError("the request body is damaged") from None
-        return bytes(chunks)
-
-    def _too_large(self) -> RefusedError:
-        error = OversizedMessageError(
-            f"the request body is larger than {self._limits.body_bytes} bytes"
-        )
-        refusal = refusal_of(error)
-        refusal.close = True
-        return refusal
 
     async def _primary(self, error: MeshError) -> Endpoint | None:
         if error.code is not ErrorCode.NOT_PRIMARY:
@@ -153,6 +162,26 @@ class Front:
         except MeshError:
             return None
         return node.mesh.primary if node.mesh else None
+
+
+async def _gather(request: web.BaseRequest, body_bytes: int) -> bytes:
+    chunks = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            chunks += chunk
+            if len(chunks) > body_bytes:
+                raise _too_large(body_bytes)
+    except (web.RequestPayloadError, ConnectionError):  # gone in the middle is no bug of ours
+        raise MalformedMessageError("the request body is damaged") from None
+    return bytes(chunks)
+
+
+def _too_large(body_bytes: int) -> RefusedError:
+    refusal = refusal_of(
+        OversizedMessageError(f"the request body is larger than {body_bytes} bytes")
+    )
+    refusal.close = True
+    return refusal
 
 
 def _refuse_encodings(request: web.BaseRequest) -> None:

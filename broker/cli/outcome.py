@@ -47,6 +47,8 @@ EXITS: Mapping[ErrorCode, Exit] = MappingProxyType(
         ErrorCode.RENEWAL_NOT_DUE: Exit.REFUSED,
         ErrorCode.BUNDLE_REJECTED: Exit.REFUSED,
         ErrorCode.PIN_MISMATCH: Exit.REFUSED,
+        ErrorCode.CLAIM_REJECTED: Exit.REFUSED,
+        ErrorCode.KEY_REJECTED: Exit.REFUSED,
         ErrorCode.MESH_EXISTS: Exit.CONFLICT,
         ErrorCode.NOT_PRIMARY: Exit.CONFLICT,
         ErrorCode.STALE_TERM: Exit.CONFLICT,
@@ -54,6 +56,8 @@ EXITS: Mapping[ErrorCode, Exit] = MappingProxyType(
         ErrorCode.CONFLICT: Exit.CONFLICT,
         ErrorCode.LEASE_LOST: Exit.CONFLICT,
         ErrorCode.RENEWAL_IN_PROGRESS: Exit.CONFLICT,
+        ErrorCode.WITHHELD: Exit.CONFLICT,
+        ErrorCode.FORKED: Exit.CONFLICT,
         ErrorCode.SETTINGS: Exit.SETTINGS,
     }
 )

@@ -7,7 +7,7 @@ started here with JSON on standard input, because secrets have no place in argv 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -44,12 +44,22 @@ class Refusal(msgspec.Struct, frozen=True):
             return InternalError(f"{self.code}: {self.detail}", hint=self.hint)
 
 
-def run(module: str, paths: Paths, *words: str, given: bytes = b"") -> Finished:
-    """Run `python -m module words...` to its end; its log goes to the node's log directory."""
+def run(
+    module: str,
+    paths: Paths,
+    *words: str,
+    given: bytes = b"",
+    environ: Mapping[str, str] | None = None,
+) -> Finished:
+    """Run `python -m module words...` to its end; its log goes to the node's log directory.
+
+    `environ` is added to this process's own environment.
+    """
     with _open_log(module, paths) as log:
         done = subprocess.run(  # noqa: S603 (our own interpreter and module names)
             [sys.executable, "-m", module, *words],
             input=given,
+            env={**os.environ, **(environ or {})},
             stdout=subprocess.PIPE,
             stderr=log,
             check=False,

@@ -25,6 +25,7 @@ PIPE_COLUMNS = 400
 _STYLES: Mapping[str, str] = {
     **dict.fromkeys(("ok", "up", "yes", "ready", "RUNNING", "active", "open", "approved"), "green"),
     **dict.fromkeys(("due", "away", "suspect", "pending", "STARTING", "warn", "locked"), "yellow"),
+    **dict.fromkeys(("nominated", "lagging", "unready"), "yellow"),
     **dict.fromkeys(
         ("STALE", "FAILED", "LOCKED", "dead", "revoked", "fail", "denied", "FATAL", "BACKOFF"),
         "bold red",

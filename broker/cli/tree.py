@@ -26,6 +26,19 @@ COMMANDS = {
     "enrollment": (f"{_ROOM}.enrollment:enrollment", "Open or close the door for TOTP codes."),
     "approval": (f"{_ROOM}.approval:approval", "Decide about joins that wait for a person."),
     "member": (f"{_ROOM}.member:member", "Show or revoke members."),
+    "standby": (
+        f"{_ROOM}.standby:standby",
+        "Hot standbys: who takes over, and taking over on purpose.",
+    ),
+    "review": (
+        f"{_ROOM}.review:review",
+        "Conflicts that the merge decided, for a person to look at.",
+    ),
+    "peers": (
+        f"{_ROOM}.peers:peers",
+        "Show known and discovered nodes: who answers, in which role.",
+    ),
+    "drill": (f"{_ROOM}.drill:drill", "Rehearse a failure on copies; report pass or fail."),
     "cert": (f"{_ROOM}.cert:cert", "Show, renew or check this host's certificate."),
     "hook": (f"{_ROOM}.hook:hook", "What runs after a renewal, on this host."),
     "audit": (f"{_ROOM}.audit:audit", "Read and verify the audit trail."),

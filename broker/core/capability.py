@@ -32,6 +32,16 @@ from broker.wire.renewal import (
     StartInstall,
     StartRekey,
 )
+from broker.wire.replica import (
+    AcceptKey,
+    AdoptRows,
+    InstallKey,
+    InstallPage,
+    NoteAdopted,
+    PlanSync,
+    ReadJournal,
+    ReportReady,
+)
 from broker.wire.roster import (
     GetBundle,
     GetMember,
@@ -42,6 +52,16 @@ from broker.wire.roster import (
     RecordHeartbeat,
     RevokeMember,
     WhoAmI,
+)
+from broker.wire.standby import (
+    CloseReview,
+    ListReviews,
+    ListStandbys,
+    NominateStandby,
+    PromoteHere,
+    RemoveStandby,
+    StepDown,
+    SyncNow,
 )
 from broker.wire.supervision import ReportProcesses
 from broker.wire.work import CompleteWork, ExtendLease, LeaseWork, ReleaseLease
@@ -73,6 +93,14 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         ListPeers,
         ListAudit,
         VerifyAudit,
+        ListStandbys,
+        NominateStandby,
+        RemoveStandby,
+        PromoteHere,
+        StepDown,
+        SyncNow,
+        ListReviews,
+        CloseReview,
     },
     Service.FAILOVER: EVERYONE | {PlanFailover, ReportSightings},
     Service.GATEWAY: EVERYONE
@@ -89,11 +117,15 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         ReportInstalled,
         StartRekey,
         StartInstall,
+        ReadJournal,
+        AdoptRows,
+        AcceptKey,
+        ReportReady,
     },
     Service.HEARTBEAT: EVERYONE | {PrepareHeartbeat, NoteHeartbeat},
     Service.RENEWAL: EVERYONE | LEASING | {RenewWithLease, NoteOwnCertificate},
-    Service.ROSTER_SYNC: EVERYONE | {InstallBundle},
-    Service.WATCHDOG: EVERYONE | {ReportProcesses},
+    Service.ROSTER_SYNC: EVERYONE | {InstallBundle, PlanSync, InstallPage, InstallKey, NoteAdopted},
+    Service.WATCHDOG: EVERYONE | {ReportProcesses, StepDown},
 }
 
 

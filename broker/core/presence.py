@@ -1,5 +1,6 @@
 """Presence: when a member was last heard and what it serves. Not history, never journaled."""
 
+from collections import deque
 from collections.abc import Iterable
 
 from broker.units import UnixSeconds
@@ -8,6 +9,9 @@ from broker.wire.ids import Hex, ServedState
 
 ENFORCING_FRESH_S = 60
 """A heartbeat older than this says nothing about which bundle a member enforces now."""
+
+SKEWS_KEPT = 64
+SKEWS_NEEDED = 3
 
 
 class Presence(Body, frozen=True):
@@ -26,15 +30,26 @@ class PresenceTable:
     def __init__(self, rows: dict[str, Presence]) -> None:
         self._rows = rows
         self._dirty: set[str] = set()
+        self._skews: deque[tuple[UnixSeconds, int]] = deque(maxlen=SKEWS_KEPT)
 
     def note(self, member_id: str, presence: Presence) -> None:
         """Keep the newest heartbeat of a member."""
         self._rows[member_id] = presence
         self._dirty.add(member_id)
+        self._skews.append((presence.seen_at, presence.skew_s))
 
     def of(self, member_id: str) -> Presence | None:
         """Return what is known of a member."""
         return self._rows.get(member_id)
+
+    def clock_off_s(self, now: UnixSeconds) -> int:
+        """Return by how much this node's clock differs from the others', the median of late beats.
+
+        Positive: this one is behind. One member with a wrong clock moves nothing; with too few
+        beats to tell the answer is 0.
+        """
+        late = sorted(skew for at, skew in self._skews if 0 <= now - at <= ENFORCING_FRESH_S)
+        return late[len(late) // 2] if len(late) >= SKEWS_NEEDED else 0
 
     def take_dirty(self) -> dict[str, Presence]:
         """Return and forget what changed since the last flush."""

@@ -8,8 +8,8 @@ from broker.ledger.texts import strings
 
 _MESH = """SELECT mesh_id, name, domain, pin, enrollment_open, approval, names, networks, created_at
     FROM mesh WHERE id = 1"""
-_INVITE = """SELECT invite_id, host, sans, expires_at, state, member_id, key_hash, created_at
-    FROM invites"""
+_INVITE = """SELECT invite_id, host, sans, expires_at, state, member_id, key_hash, created_at,
+    term FROM invites"""
 _APPROVAL = """SELECT approval_id, host, sans, csr, key_hash, ticket_hash, method, source, words,
     addresses, mesh_port, enroll_port, expires_at, invite_id, requested_at, state, operator, reason,
     member_id FROM approvals"""
@@ -80,6 +80,14 @@ class DoorReads(Store):
     def totp_step_used(self, step: int) -> bool:
         """Was this step accepted before?"""
         return self._one("SELECT 1 FROM totp_steps WHERE step = ?", (step,)) is not None
+
+    def totp_step_lost(self, key_hash: str) -> bool:
+        """Did this key spend a step that somebody had spent before, across a fork?
+
+        Whoever waits for a person with such a step must not become a member any more.
+        """
+        statement = "SELECT 1 FROM totp_losers WHERE key_hash = ?"
+        return self._one(statement, (key_hash,)) is not None
 
 
 def _invite(row: tuple[Any, ...]) -> InviteRow:

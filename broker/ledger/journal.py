@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from broker.errors import ForkedError, MalformedMessageError
 from broker.ledger.rows import Head, JournalRow
 from broker.units import UnixSeconds
 
@@ -28,6 +29,9 @@ _FROM = SELECT + " WHERE sequence > ? ORDER BY sequence"
 _HASHED_COLUMNS = 8
 
 _encoder = msgspec.msgpack.Encoder()
+Hashed = tuple[int, int, UnixSeconds, str, str, str, str, bytes]
+"""The columns under the hash: all but the two hashes."""
+
 _Line = tuple[int, int, int, str, str, str, str, bytes, bytes, bytes]
 
 
@@ -54,10 +58,8 @@ class ChainVerdict:
 
 def next_row(head: Head, stamp: Stamp, event: str, payload: bytes) -> JournalRow:
     """Return the row that follows `head`."""
-    sequence = head.sequence + 1
-    previous = bytes.fromhex(head.hash)
     hashed = (
-        sequence,
+        head.sequence + 1,
         stamp.term,
         stamp.at,
         stamp.node,
@@ -66,28 +68,38 @@ def next_row(head: Head, stamp: Stamp, event: str, payload: bytes) -> JournalRow
         event,
         payload,
     )
-    return JournalRow(
-        *hashed, previous, hashlib.sha256(previous + _encoder.encode(hashed)).digest()
-    )
+    return linked(bytes.fromhex(head.hash), hashed)
+
+
+def linked(previous: bytes, hashed: Hashed) -> JournalRow:
+    """Return the row of these columns behind the row with the hash `previous`."""
+    return JournalRow(*hashed, previous, _row_hash(previous, hashed))
+
+
+def check_continues(head: Head, row: JournalRow) -> None:
+    """Check that `row` is the next one behind `head`.
+
+    Raises:
+        ForkedError: It follows another row.
+        MalformedMessageError: It does not match its hash, or its term goes back.
+    """
+    number = f"row {row.sequence}"
+    if row.sequence != head.sequence + 1 or row.previous_hash.hex() != head.hash:
+        raise ForkedError(f"{number} does not follow row {head.sequence} of this journal")
+    if _row_hash(row.previous_hash, _hashed(row)) != row.hash:
+        raise MalformedMessageError(f"{number} does not match its hash")
+    if row.term < head.term:
+        raise MalformedMessageError(f"{number} is of term {row.term}, behind term {head.term}")
+
+
+def head_of(row: JournalRow) -> Head:
+    """Return where a journal that ends with `row` stands."""
+    return Head(row.term, row.sequence, row.hash.hex())
 
 
 def insert(connection: sqlite3.Connection, row: JournalRow) -> None:
     """Write one row; the caller's transaction decides whether it happened."""
-    connection.execute(
-        _INSERT,
-        (
-            row.sequence,
-            row.term,
-            row.at,
-            row.node,
-            row.incarnation,
-            row.actor,
-            row.event,
-            row.payload,
-            row.previous_hash,
-            row.hash,
-        ),
-    )
+    connection.execute(_INSERT, (*_hashed(row), row.previous_hash, row.hash))
 
 
 def read_head(connection: sqlite3.Connection) -> Head:
@@ -132,12 +144,11 @@ def check_chain(connection: sqlite3.Connection, known: Head | None = None) -> Ch
 
 
 def _walk(lines: Iterable[_Line], expected: int, previous: bytes) -> ChainVerdict:
-    encode, sha256 = _encoder.encode, hashlib.sha256
     for line in lines:
         expected += 1
         if line[0] != expected or line[8] != previous:
             return ChainVerdict(expected - 1, previous, expected, _gap(line[0], expected))
-        previous = sha256(previous + encode(line[:_HASHED_COLUMNS])).digest()
+        previous = _row_hash(previous, line[:_HASHED_COLUMNS])
         if previous != line[9]:
             return ChainVerdict(expected - 1, line[8], expected, "the row does not match its hash")
     return ChainVerdict(expected, previous, None, "")
@@ -158,3 +169,20 @@ def _compare(verdict: ChainVerdict, head: Head) -> ChainVerdict:
         first_bad=min(verdict.rows, head.sequence) + (verdict.rows != head.sequence),
         detail=f"the journal ends at row {verdict.rows}, its head says {head.sequence}",
     )
+
+
+def _hashed(row: JournalRow) -> Hashed:
+    return (
+        row.sequence,
+        row.term,
+        row.at,
+        row.node,
+        row.incarnation,
+        row.actor,
+        row.event,
+        row.payload,
+    )
+
+
+def _row_hash(previous: bytes, hashed: tuple[object, ...]) -> bytes:
+    return hashlib.sha256(previous + _encoder.encode(hashed)).digest()

@@ -1,24 +1,33 @@
 """The fold: what each fact does to the projection tables.
 
 A deterministic function of the facts in journal order; it reads no clock and draws nothing.
-Order rules: revocation absorbs wherever it stands, also ahead of the join; the first redeemer
-keeps an invite; the first decision keeps an approval; a join settles it whatever was decided.
+Order rules: revocation absorbs wherever it stands, also ahead of the join; the oldest redeemer
+keeps an invite; the first decision keeps an approval; a join settles it whatever was decided; the
+last writer has a role and the enrollment window. "Old" is by stamp, and in the rows that a primary
+writes itself the stamps are in journal order.
 
 A fact that contradicts the ledger (an id, serial or TOTP step taken twice, a certificate for
-nobody) fails in the *first* statement of its fold, so that a refusal leaves nothing behind.
+nobody) fails in the *first* statement of its fold, so that a refusal leaves nothing behind. An
+adopted fact never fails: it happened, on the other side of a fork, and the merge rules say what it
+still means here.
 """
 
 import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from broker.ledger import fold_enrollment, fold_roster
-from broker.ledger.schema import PROJECTION_TABLES
+from broker.ledger import fold_enrollment, fold_roster, fold_succession
+from broker.ledger.tables import PROJECTION_TABLES
+from broker.ledger.where import Where
 from broker.wire import facts
+from broker.wire.codec import decode_fact
 from broker.wire.facts import AnyFact
 
-Fold = Callable[[sqlite3.Connection, Any, int, int], None]
-"""(connection, fact, sequence, at)"""
+__all__ = ["FOLDS", "JOURNAL_ONLY", "Where", "apply", "dump", "refold"]
+
+Fold = Callable[[sqlite3.Connection, Any, Where], None]
+
+_JOURNAL = "SELECT sequence, at, term, node, incarnation, payload FROM journal ORDER BY sequence"
 
 JOURNAL_ONLY: frozenset[type] = frozenset(
     {
@@ -27,30 +36,62 @@ JOURNAL_ONLY: frozenset[type] = frozenset(
         facts.AuthorityLocked,
         facts.JoinRefused,
         facts.AuthFailed,
+        facts.FailoverConfirmed,
+        facts.FailoverDemoted,
     }
 )
 """History without a projection."""
 
+NEVER_TAKEN_OVER: frozenset[type] = JOURNAL_ONLY | {
+    facts.MeshCreated,
+    facts.CertificateServed,
+    facts.RenewalFailed,
+    facts.FactAdopted,
+}
+"""History when adopted: every side has the mesh, the loop reports again, nothing is adopted twice.
 
-def apply(connection: sqlite3.Connection, fact: AnyFact, sequence: int, at: int) -> None:
+The state of the closed loop is what the primary in charge hears, not what another one heard.
+"""
+
+
+def apply(connection: sqlite3.Connection, fact: AnyFact, where: Where) -> None:
     """Fold one fact into the projections.
 
     Raises:
         sqlite3.IntegrityError: The fact contradicts the ledger; nothing changed.
+        MalformedMessageError: It adopts something that is no fact.
+        UnknownKindError: It adopts a fact of a newer release.
     """
     fold = FOLDS.get(type(fact))
     if fold is not None:
-        fold(connection, fact, sequence, at)
+        fold(connection, fact, where)
     elif type(fact) not in JOURNAL_ONLY:
         raise TypeError(f"no fold for {type(fact).__name__}")
+
+
+def refold(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
+    """Fold the whole journal of `source` into the empty projections of `target`."""
+    for *row, payload in source.execute(_JOURNAL):
+        apply(target, decode_fact(payload), Where(*row))
 
 
 def dump(connection: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     """Return every projection row by table, in key order; small ledgers only."""
     return {
-        table: connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()  # noqa: S608 (our names)
+        table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()  # noqa: S608 (our names)
         for table in PROJECTION_TABLES
     }
+
+
+def _fact_adopted(db: sqlite3.Connection, fact: facts.FactAdopted, where: Where) -> None:
+    """Fold what another primary wrote, once, under the stamp it has there."""
+    inner = decode_fact(fact.payload)
+    added = db.execute(
+        "INSERT INTO adopted VALUES (?, ?) ON CONFLICT (origin_hash) DO NOTHING",
+        (fact.origin.hash, where.sequence),
+    )
+    if added.rowcount and type(inner) not in NEVER_TAKEN_OVER:
+        apply(db, inner, where.adopting(fact.origin))
 
 
 FOLDS: dict[type, Fold] = {
@@ -72,5 +113,12 @@ FOLDS: dict[type, Fold] = {
     facts.CertificateServed: fold_roster.certificate_served,
     facts.RenewalFailed: fold_roster.renewal_failed,
     facts.MemberRevoked: fold_roster.member_revoked,
+    facts.StandbyNominated: fold_succession.standby_nominated,
+    facts.StandbyReady: fold_succession.standby_ready,
+    facts.StandbyRemoved: fold_succession.standby_removed,
+    facts.FailoverPromoted: fold_succession.failover_promoted,
+    facts.FactAdopted: _fact_adopted,
+    facts.MergeConflict: fold_succession.merge_conflict,
+    facts.MergeReviewed: fold_succession.merge_reviewed,
 }
 """One fold per fact that has a projection."""

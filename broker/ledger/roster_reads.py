@@ -9,18 +9,19 @@ the mesh. A partial index is used only when the query repeats its condition lite
 import hashlib
 from typing import Any
 
+from broker.ledger.merge_reads import MergeReads
 from broker.ledger.rows import CertificateRow, MemberRow
-from broker.ledger.store import Store
 from broker.ledger.texts import endpoint, strings
-from broker.wire.codec import decode_fact
+from broker.ledger.where import fact_in
 from broker.wire.facts import CertificateIssued, CertificateRenewed
 
 KEYS_LOOKED_AT = 64
 """How far back a key is recognised: retries repeat a recent one, older reuse is a new request."""
 
 _MEMBER = """m.member_id, m.host, m.state, m.role, m.sans, m.endpoint, m.joined_at, m.method,
-    m.current_serial, m.revoked_at, m.served, m.served_serial, m.served_detail, m.last_error"""
-_MEMBER_WIDTH = 14
+    m.current_serial, m.revoked_at, m.served, m.served_serial, m.served_detail, m.last_error,
+    m.nominated"""
+_MEMBER_WIDTH = 15
 
 _CERTIFICATE = """c.serial, c.member_id, m.host, c.key_hash, c.not_before, c.not_after, c.renew_at,
     CASE WHEN m.state = 'revoked' THEN 'revoked'
@@ -31,22 +32,23 @@ _CURRENT = """LEFT JOIN certificates c ON c.sequence = m.current_sequence
     LEFT JOIN journal j ON j.sequence = c.sequence"""
 
 _OF_HOST = f"SELECT {_MEMBER} FROM members m WHERE m.host = ?"
-_ACTIVE_OF_HOST = f"{_OF_HOST} AND m.state = 'active' ORDER BY m.sequence LIMIT 1"
+_ACTIVE_OF_HOST = f"{_OF_HOST} AND m.state = 'active' ORDER BY m.stamp LIMIT 1"
 _LATEST_OF_HOST = f"{_OF_HOST} ORDER BY m.sequence DESC LIMIT 1"
 _BY_ID = f"SELECT {_MEMBER} FROM members m WHERE m.member_id = ?"
 _BY_SERIAL = f"SELECT {_MEMBER}, {_CERTIFICATE} FROM {_JOIN} WHERE c.serial = ?"
-# A member's certificates are a list from its newest one back.
-_OF_MEMBER = f"""WITH RECURSIVE held (sequence) AS (
-        SELECT current_sequence FROM members WHERE member_id = ?1 UNION ALL
-        SELECT p.previous FROM held JOIN certificates p ON p.sequence = held.sequence LIMIT ?2)
+# A member's certificates are a list from its current one back.
+_OF_MEMBER = f"""WITH RECURSIVE held (sequence, place) AS (
+        SELECT current_sequence, 0 FROM members WHERE member_id = ?1 UNION ALL
+        SELECT p.previous, held.place + 1 FROM held
+        JOIN certificates p ON p.sequence = held.sequence LIMIT ?2)
     SELECT {_CERTIFICATE} FROM held CROSS JOIN {_JOIN} WHERE c.sequence = held.sequence"""
-_NEWEST_FIRST = f"{_OF_MEMBER} ORDER BY c.sequence DESC"
+_NEWEST_FIRST = f"{_OF_MEMBER} ORDER BY held.place"
 
 # One line per host: its oldest active enrollment (which owns the name), else its newest one.
 _PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_by_host {_CURRENT}
     WHERE m.host > ? AND NOT EXISTS (
         SELECT 1 FROM members n WHERE n.host = m.host AND n.member_id <> m.member_id AND iif(
-            m.state = 'active', n.state = 'active' AND n.sequence < m.sequence,
+            m.state = 'active', n.state = 'active' AND n.stamp < m.stamp,
             n.state = 'active' OR n.sequence > m.sequence))
     ORDER BY m.host LIMIT ?"""
 _DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {_CURRENT}
@@ -59,6 +61,8 @@ _EARLIEST_EXPIRY = """SELECT min(m.not_after) FROM members m INDEXED BY members_
     WHERE m.state = 'active'"""
 _KEY_HOLDERS = f"""SELECT {_MEMBER} FROM members m INDEXED BY members_holding_keys
     WHERE m.state = 'active' AND m.role IN ('primary', 'standby') ORDER BY m.sequence"""
+_NOMINATED = f"""SELECT {_MEMBER} FROM members m INDEXED BY members_nominated
+    WHERE m.state = 'active' AND m.nominated = 1 ORDER BY m.sequence"""
 _REVOKED_SERIALS = """WITH RECURSIVE held (sequence, revoked_at) AS (
         SELECT m.current_sequence, m.revoked_at FROM members m INDEXED BY members_revoked
         WHERE m.state = 'revoked' AND m.last_not_after >= ?1 UNION ALL
@@ -66,13 +70,20 @@ _REVOKED_SERIALS = """WITH RECURSIVE held (sequence, revoked_at) AS (
         JOIN certificates p ON p.sequence = held.sequence)
     SELECT c.serial, held.revoked_at FROM held JOIN certificates c ON c.sequence = held.sequence
     WHERE c.not_after >= ?1 ORDER BY c.sequence"""
-_BY_KEY = f"{_OF_MEMBER} AND c.key_hash = ?3 ORDER BY c.sequence DESC LIMIT 1"
+_BY_KEY = f"{_OF_MEMBER} AND c.key_hash = ?3 ORDER BY held.place LIMIT 1"
 
-PartialIndexed = (_DUE, _NEXT_RENEWAL, _EARLIEST_EXPIRY, _KEY_HOLDERS, _REVOKED_SERIALS)
+PartialIndexed = (
+    _DUE,
+    _NEXT_RENEWAL,
+    _EARLIEST_EXPIRY,
+    _KEY_HOLDERS,
+    _NOMINATED,
+    _REVOKED_SERIALS,
+)
 """Queries that `INDEXED BY` pins to a partial index: SQLite refuses them if it cannot be used."""
 
 
-class RosterReads(Store):
+class RosterReads(MergeReads):
     """Who belongs to the mesh, and with which certificates."""
 
     def member_by_host(self, host: str) -> MemberRow | None:
@@ -99,13 +110,20 @@ class RosterReads(Store):
         """Return active members that are primary or standby, oldest first."""
         return [_member(row) for row in self._all(_KEY_HOLDERS)]
 
+    def nominated(self) -> list[MemberRow]:
+        """Return active members that are offered the issuing key and do not hold it yet."""
+        return [_member(row) for row in self._all(_NOMINATED)]
+
     def certificate(self, serial: str) -> tuple[MemberRow, CertificateRow] | None:
         """Return the certificate of that serial and the member it was issued to."""
         row = self._one(_BY_SERIAL, (serial,))
         return None if row is None else (_member(row), _certificate(row[_MEMBER_WIDTH:]))
 
     def certificates_of(self, member_id: str, limit: int) -> list[CertificateRow]:
-        """Return a member's certificates, newest first."""
+        """Return a member's certificates, newest first.
+
+        Of certificates that came home after a fork only the current one has its place by age.
+        """
         return [_certificate(row) for row in self._all(_NEWEST_FIRST, (member_id, limit))]
 
     def certificate_by_key(self, member_id: str, key_hash: str) -> CertificateRow | None:
@@ -149,7 +167,8 @@ class RosterReads(Store):
 
 
 def _member(row: tuple[Any, ...]) -> MemberRow:
-    values = (*row[:4], strings(row[4]), endpoint(row[5]), *row[6:_MEMBER_WIDTH])
+    lists = (strings(row[4]), endpoint(row[5]))
+    values = (*row[:4], *lists, *row[6 : _MEMBER_WIDTH - 1], bool(row[_MEMBER_WIDTH - 1]))
     return MemberRow(*values)
 
 
@@ -158,7 +177,7 @@ def _member_or_none(row: tuple[Any, ...] | None) -> MemberRow | None:
 
 
 def _certificate(row: tuple[Any, ...]) -> CertificateRow:
-    fact = decode_fact(row[8])
+    fact = fact_in(row[8])
     assert isinstance(fact, CertificateIssued | CertificateRenewed)
     der = fact.certificate
     values = (*row[:8], der, hashlib.sha256(der).hexdigest())

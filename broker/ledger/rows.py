@@ -46,6 +46,8 @@ class MemberRow:
     served_serial: str
     served_detail: str
     last_error: str
+    nominated: bool = False
+    """Offered the issuing key, which it does not hold yet; its role is still `member`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,10 @@ class CertificateRow:
 
 @dataclass(frozen=True, slots=True)
 class InviteRow:
-    """One invite; expiry is the reader's question, so there is no state for it."""
+    """One invite; expiry is the reader's question, so there is no state for it.
+
+    `term` is the one it was minted in, on whichever side of a fork.
+    """
 
     invite_id: str
     host: str
@@ -76,6 +81,7 @@ class InviteRow:
     member_id: str
     key_hash: str
     created_at: UnixSeconds
+    term: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,20 @@ class ApprovalRow:
     operator: str
     reason: str
     member_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRow:
+    """A conflict that the merge rules decided; `open` until a person has looked at it."""
+
+    review_id: str
+    rule: str
+    subject: str
+    kept: str
+    lost: str
+    at: UnixSeconds
+    sequence: int
+    open: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,25 @@ Three kinds of tables: the journal (append-only, with its head), projections (th
 journal, may be dropped and rebuilt at any time), and local state (not history: incarnation, term,
 remembered replies, presence).
 
-A certificate has no state column. It is revoked when its member is, active when it is its
-member's current one, superseded otherwise: revocation is one row and absorbs by construction. Its
-DER lives in the journal row of the same sequence, once.
-
 Migrations: `MIGRATIONS[n]` brings `user_version` n to n + 1, each in a transaction of its own.
-Never edit a released one; append. One that changes projections ends with a rebuild.
+Never edit a released one; append. Projections are in none of them: one that changes a projection
+ends with `refold`, which makes all of them as `tables` has them now.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from broker.errors import MeshError
+from broker.ledger.projection import refold
+from broker.ledger.tables import PROJECTIONS, drop_projections, make_afresh
+
+__all__ = ["PROJECTIONS", "drop_projections", "migrate", "run_all", "version_of"]
 
 APPLICATION_ID = 0x434D4C47
 """Written in the file's header, so that another program's database is not mistaken for ours."""
 
-Migration = tuple[str, ...]
+Step = str | Callable[[sqlite3.Connection], None]
+Migration = tuple[Step, ...]
 
 _JOURNAL: Migration = (
     """CREATE TABLE journal (
@@ -56,124 +60,33 @@ _LOCAL: Migration = (
     "CREATE TABLE presence (member_id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT, WITHOUT ROWID",
 )
 
-PROJECTION_TABLES = (
-    "mesh",
-    "totals",
-    "revocations",
-    "members",
-    "certificates",
-    "invites",
-    "approvals",
-    "totp_steps",
-)
-"""In the order of their foreign keys; dropped in reverse."""
-
-PROJECTIONS: Migration = (
-    """CREATE TABLE mesh (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        mesh_id TEXT NOT NULL,
-        name TEXT NOT NULL,
-        domain TEXT NOT NULL,
-        pin TEXT NOT NULL,
-        enrollment_open INTEGER NOT NULL,
-        approval INTEGER NOT NULL,
-        names TEXT NOT NULL,
-        networks TEXT NOT NULL,
-        created_at INTEGER NOT NULL
-    ) STRICT""",
-    # Counting a million rows takes milliseconds; a number kept by the fold takes none.
-    """CREATE TABLE totals (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        members_active INTEGER NOT NULL,
-        bundle_sequence INTEGER NOT NULL
-    ) STRICT""",
-    "INSERT INTO totals VALUES (1, 0, 0)",
-    """CREATE TABLE revocations (
-        sequence INTEGER PRIMARY KEY,
-        member_id TEXT NOT NULL UNIQUE,
-        revoked_at INTEGER NOT NULL,
-        reason TEXT NOT NULL
-    ) STRICT""",
-    """CREATE TABLE members (
-        member_id TEXT PRIMARY KEY,
+_ARCHIVE: Migration = (
+    """CREATE TABLE archive (
+        hash BLOB PRIMARY KEY,
         sequence INTEGER NOT NULL,
-        host TEXT NOT NULL,
-        state TEXT NOT NULL CHECK (state IN ('active', 'revoked')),
-        role TEXT NOT NULL,
-        sans TEXT NOT NULL,
-        endpoint TEXT NOT NULL,
-        joined_at INTEGER NOT NULL,
-        method TEXT NOT NULL,
-        current_serial TEXT NOT NULL DEFAULT '',
-        revoked_at INTEGER,
-        served TEXT NOT NULL DEFAULT 'unknown',
-        served_serial TEXT NOT NULL DEFAULT '',
-        served_detail TEXT NOT NULL DEFAULT '',
-        last_error TEXT NOT NULL DEFAULT '',
-        current_sequence INTEGER NOT NULL DEFAULT 0,
-        renew_at INTEGER,
-        not_after INTEGER,
-        last_not_after INTEGER NOT NULL DEFAULT 0
-    ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX members_by_host ON members (host, sequence)",
-    "CREATE INDEX members_due ON members (renew_at, member_id) WHERE state = 'active'",
-    "CREATE INDEX members_expiring ON members (not_after) WHERE state = 'active'",
-    "CREATE INDEX members_revoked ON members (last_not_after) WHERE state = 'revoked'",
-    """CREATE INDEX members_holding_keys ON members (sequence)
-        WHERE state = 'active' AND role IN ('primary', 'standby')""",
-    # `previous` is the row of the member's certificate before this one: a list costs no page of
-    # its own, an index by random member ids dirties one more for every renewal.
-    """CREATE TABLE certificates (
-        sequence INTEGER PRIMARY KEY,
-        serial TEXT NOT NULL UNIQUE,
-        member_id TEXT NOT NULL REFERENCES members (member_id),
-        previous INTEGER NOT NULL,
-        key_hash TEXT NOT NULL,
-        not_before INTEGER NOT NULL,
-        not_after INTEGER NOT NULL,
-        renew_at INTEGER NOT NULL
+        term INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        node TEXT NOT NULL,
+        incarnation TEXT NOT NULL,
+        actor TEXT NOT NULL,
+        event TEXT NOT NULL,
+        payload BLOB NOT NULL,
+        archived_at INTEGER NOT NULL,
+        adopted INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
-    """CREATE TABLE invites (
-        sequence INTEGER PRIMARY KEY,
-        invite_id TEXT NOT NULL UNIQUE,
-        host TEXT NOT NULL,
-        sans TEXT NOT NULL,
-        expires_at INTEGER NOT NULL,
-        state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'used', 'revoked')),
-        member_id TEXT NOT NULL DEFAULT '',
-        key_hash TEXT NOT NULL DEFAULT '',
-        created_at INTEGER NOT NULL
-    ) STRICT""",
-    """CREATE TABLE approvals (
-        sequence INTEGER PRIMARY KEY,
-        approval_id TEXT NOT NULL UNIQUE,
-        host TEXT NOT NULL,
-        sans TEXT NOT NULL,
-        csr BLOB NOT NULL,
-        key_hash TEXT NOT NULL,
-        ticket_hash TEXT NOT NULL,
-        method TEXT NOT NULL,
-        source TEXT NOT NULL,
-        words TEXT NOT NULL,
-        addresses TEXT NOT NULL,
-        mesh_port INTEGER NOT NULL,
-        enroll_port INTEGER NOT NULL,
-        expires_at INTEGER NOT NULL,
-        invite_id TEXT NOT NULL,
-        requested_at INTEGER NOT NULL,
-        state TEXT NOT NULL DEFAULT 'pending'
-            CHECK (state IN ('pending', 'approved', 'denied', 'expired', 'issued')),
-        operator TEXT NOT NULL DEFAULT '',
-        reason TEXT NOT NULL DEFAULT '',
-        member_id TEXT NOT NULL DEFAULT ''
-    ) STRICT""",
-    "CREATE INDEX approvals_by_key ON approvals (host, key_hash)",
-    "CREATE INDEX approvals_by_state ON approvals (state)",
-    "CREATE INDEX approvals_pending ON approvals (expires_at) WHERE state = 'pending'",
-    "CREATE TABLE totp_steps (step INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT",
 )
 
-MIGRATIONS: tuple[Migration, ...] = ((*_JOURNAL, *_LOCAL, *PROJECTIONS),)
+
+def _refold(connection: sqlite3.Connection) -> None:
+    make_afresh(connection)
+    try:
+        refold(connection, connection)
+    except MeshError as error:
+        # The chain is checked only after this, so a row may hold anything.
+        raise sqlite3.DatabaseError(f"a row of the journal holds no fact: {error}") from error
+
+
+MIGRATIONS: tuple[Migration, ...] = ((*_JOURNAL, *_LOCAL), (*_ARCHIVE, _refold))
 
 
 def version_of(connection: sqlite3.Connection) -> int:
@@ -205,19 +118,16 @@ def _step(connection: sqlite3.Connection, statements: Migration, version: int) -
         # PRAGMA takes no parameters; `version` is a number of ours.
         connection.execute(f"PRAGMA user_version = {version:d}")
         connection.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
 
 
-def run_all(connection: sqlite3.Connection, statements: Sequence[str]) -> None:
-    """Run `statements` one by one inside the caller's transaction (a script would commit it)."""
-    for statement in statements:
-        connection.execute(statement)
-
-
-def drop_projections(connection: sqlite3.Connection) -> None:
-    """Drop every projection table; its indexes go with it."""
-    for table in reversed(PROJECTION_TABLES):
-        connection.execute(f"DROP TABLE {table}")
+def run_all(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
+    """Run `steps` one by one inside the caller's transaction (a script would commit it)."""
+    for step in steps:
+        if isinstance(step, str):
+            connection.execute(step)
+        else:
+            step(connection)

@@ -2,7 +2,7 @@
 
 Invariants: a row and its projection are one transaction; the head moves with the commit; what is
 committed has been synced to the disk; the chain from the first row to the head was verified when
-the file was opened.
+the file was opened. Only a fork takes rows off the end of the journal, into the archive.
 
 One process, one thread, one connection. The broker's lock on the data directory keeps others out.
 """
@@ -11,22 +11,26 @@ import sqlite3
 from pathlib import Path
 from typing import Self
 
-from broker.ledger import journal, projection, schema
+from broker.errors import MeshError
+from broker.ledger import folding, journal
 from broker.ledger.door_reads import DoorReads
 from broker.ledger.file import open_file
 from broker.ledger.journal import ChainVerdict, Stamp
-from broker.ledger.local_state import LocalState
+from broker.ledger.replica import Replica
 from broker.ledger.roster_reads import RosterReads
 from broker.ledger.rows import Head, JournalRow
 from broker.units import UnixSeconds
 from broker.wire.codec import decode_fact, encode_fact
 from broker.wire.facts import AnyFact
 
+ACTOR_LENGTH_MAX = 1024
+"""What a line of a page carries, as `Text` says."""
+
 _AFTER = journal.SELECT + " WHERE sequence > ? ORDER BY sequence LIMIT ?"
 _LAST = journal.SELECT + " ORDER BY sequence DESC LIMIT ?"
 
 
-class Ledger(RosterReads, DoorReads, LocalState):
+class Ledger(RosterReads, DoorReads, Replica):
     """The durable truth of one node."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, node: str) -> None:
@@ -54,15 +58,16 @@ class Ledger(RosterReads, DoorReads, LocalState):
 
         Raises:
             StorageError: The disk refused; the whole transaction was rolled back.
-            ValueError: No transaction is open, or the fact contradicts the ledger (an id, serial
-                or step used twice, a certificate for nobody); this one fact left nothing behind.
+            ValueError: No transaction is open, the fact is out of its own bounds, or it contradicts
+                the ledger (an id, serial or step used twice, a certificate for nobody); this one
+                fact left nothing behind.
         """
         self._require_group()
         stamp = Stamp(self._term, now, self._node, self._incarnation, actor)
-        row = journal.next_row(self._head, stamp, _event(fact), encode_fact(fact))
+        row = journal.next_row(self._head, stamp, folding.event_of(fact), encode_fact(fact))
+        _check_readable(row)
         try:
-            projection.apply(self._connection, fact, row.sequence, now)
-            journal.insert(self._connection, row)
+            folding.enter(self._connection, row, fact)
         except sqlite3.IntegrityError as error:
             raise ValueError(f"{row.event} contradicts the ledger: {error}") from error
         except OverflowError as error:
@@ -70,7 +75,7 @@ class Ledger(RosterReads, DoorReads, LocalState):
             raise ValueError(f"{row.event} has a number that no column holds") from error
         except sqlite3.DatabaseError as error:
             raise self._trouble(error) from error
-        self._head = Head(row.term, row.sequence, row.hash.hex())
+        self._head = journal.head_of(row)
         return row
 
     def audit(self, after: int, limit: int) -> list[JournalRow]:
@@ -88,9 +93,7 @@ class Ledger(RosterReads, DoorReads, LocalState):
     def rebuild_projections(self) -> None:
         """Fold the journal into fresh tables; they equal the old ones unless those had rotted."""
         with self._writing() as connection:
-            schema.drop_projections(connection)
-            schema.run_all(connection, schema.PROJECTIONS)
-            _fold(connection, connection)
+            folding.rebuild(connection)
 
     def differing_projections(self) -> tuple[str, ...]:
         """Return the tables that are not the fold of the journal; reads all, for audits only.
@@ -98,25 +101,15 @@ class Ledger(RosterReads, DoorReads, LocalState):
         The chain proves the journal and nothing else: a bit that flips in a projection shows
         here alone.
         """
-        fresh = sqlite3.connect(":memory:", isolation_level=None)
-        try:
-            with self._translated():
-                schema.run_all(fresh, schema.PROJECTIONS)
-                _fold(self._connection, fresh)
-                live, folded = projection.dump(self._connection), projection.dump(fresh)
-        finally:
-            fresh.close()
-        return tuple(table for table in live if live[table] != folded[table])
+        with self._translated():
+            return folding.differing(self._connection)
 
 
-def _event(fact: AnyFact) -> str:
-    tag = fact.__struct_config__.tag
-    assert isinstance(tag, str)
-    return tag
-
-
-def _fold(source: sqlite3.Connection, target: sqlite3.Connection) -> None:
-    for sequence, at, payload in source.execute(
-        "SELECT sequence, at, payload FROM journal ORDER BY sequence"
-    ):
-        projection.apply(target, decode_fact(payload), sequence, at)
+def _check_readable(row: JournalRow) -> None:
+    """Refuse a row that no follower could take over: it would end replication for ever."""
+    if len(row.actor) > ACTOR_LENGTH_MAX:
+        raise ValueError(f"{row.event} has an actor of {len(row.actor)} characters")
+    try:
+        decode_fact(row.payload)
+    except MeshError as error:
+        raise ValueError(f"{row.event} could not be read again: {error.detail}") from error

@@ -1,9 +1,13 @@
-"""How lists and endpoints are kept in a column: compact JSON, readable in any SQLite shell."""
+"""How lists and endpoints are kept in a column: compact JSON, readable in any SQLite shell.
+
+And the statements that several folds share.
+"""
 
 import sqlite3
 
 import msgspec
 
+from broker.ledger.where import Where
 from broker.wire.node import Endpoint
 
 _encoder = msgspec.json.Encoder()
@@ -29,3 +33,8 @@ def endpoint(column: str) -> Endpoint:
 def bundle_changed(connection: sqlite3.Connection, sequence: int) -> None:
     """Note that the row `sequence` changed what the signed bundle says."""
     connection.execute("UPDATE totals SET bundle_sequence = ? WHERE id = 1", (sequence,))
+
+
+def tolerant(insert: str, where: Where) -> str:
+    """Return `insert` so that an adopted fact leaves alone what is there already."""
+    return f"{insert} ON CONFLICT DO NOTHING" if where.adopted else insert

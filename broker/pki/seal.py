@@ -1,8 +1,11 @@
 """CA keys at rest.
 
-A random master key wraps the issuing key and the TOTP secret; each slot wraps the master key in
-its own way, so a new way to unlock never touches the keys. The root key is wrapped by the
+A random wrapping key seals the issuing key and the TOTP secret; each slot seals the wrapping key in
+its own way, so a new way to unlock never touches the keys. The root key is sealed by the
 passphrase alone, with a salt of its own: no slot and no running broker can open it.
+
+A standby has the same wrapping key and the passphrase slots of the mesh, so one passphrase unlocks
+every key holder; its credential slot is its own, and it has no root key at all.
 
 Every box is AES-256-GCM whose associated text names the mesh and the purpose: a box moved to
 another place, or to another mesh, does not open. Randomness is passed in.
@@ -21,15 +24,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
+from typing_extensions import override
 
-from broker.errors import BadPassphraseError, LedgerDamagedError
+from broker.errors import BadPassphraseError, LedgerDamagedError, NotFoundError
 from broker.pki.authority import CreatedAuthority
 from broker.wire.base import Body
+from broker.wire.ids import DER
 
 SEAL_VERSION = 1
 KEY_BYTES = 32
 NONCE_BYTES = 12
 SALT_BYTES = 16
+SLOTS_MAX = 16
 SLOT_ID_BYTES = 8
 CREDENTIAL_BYTES = 32
 MEMORY_KIB_MAX = 4_194_304
@@ -53,7 +59,7 @@ class Box(Body, frozen=True):
 
 
 class Slot(Body, frozen=True):
-    """One way to open the master key; the costs are 0 in a credential slot."""
+    """One way to open the wrapping key; the costs are 0 in a credential slot."""
 
     slot_id: ShortText
     kind: SlotKind
@@ -76,11 +82,11 @@ class SealedRoot(Body, frozen=True):
 
 
 class SealedKeys(Body, frozen=True):
-    """Everything secret of a CA, as it lies on disk."""
+    """Everything secret of a CA that a node holds, as it lies on disk; a standby has no root."""
 
     version: int
     mesh_id: ShortText
-    root: SealedRoot
+    root: SealedRoot | None
     issuing_key: Box
     totp: Box
     slots: tuple[Slot, ...]
@@ -102,6 +108,30 @@ class OpenedKeys:
     slot_id: str
     issuing_key: bytes = field(repr=False)
     totp_secret: bytes = field(repr=False)
+    wrapping_key: bytes = field(repr=False)
+
+
+class KeyMaterial(Body, frozen=True):
+    """What a standby needs to become primary, in the clear; it is on the wire only sealed.
+
+    The representation, also the one that consoles ask for, shows only the mesh.
+    """
+
+    mesh_id: ShortText
+    root: DER
+    issuing: DER
+    issuing_key: SealedBytes
+    totp_secret: SealedBytes
+    wrapping_key: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+    slots: Annotated[tuple[Slot, ...], Meta(max_length=SLOTS_MAX)]
+
+    @override
+    def __repr__(self) -> str:
+        return f"KeyMaterial(mesh_id={self.mesh_id!r})"
+
+    @override
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("mesh_id", self.mesh_id)]
 
 
 def seal_keys(  # noqa: PLR0913 (every secret and every choice is named once, here)
@@ -132,17 +162,50 @@ def seal_keys(  # noqa: PLR0913 (every secret and every choice is named once, he
     """
     if not passphrase or (credential is not None and len(credential) != CREDENTIAL_BYTES):
         raise ValueError("an empty passphrase or a credential of the wrong length")
-    sealer = _Sealer(mesh_id, kdf, entropy, now)
-    master = entropy(KEY_BYTES)
-    slots = [sealer.passphrase_slot(master, passphrase)]
+    sealer = _Sealer(mesh_id, entropy, now)
+    wrapping_key = entropy(KEY_BYTES)
+    slots = [sealer.passphrase_slot(wrapping_key, passphrase, kdf)]
     if credential is not None:
-        slots.append(sealer.credential_slot(master, credential))
+        slots.append(sealer.credential_slot(wrapping_key, credential))
     return SealedKeys(
         version=SEAL_VERSION,
         mesh_id=mesh_id,
-        root=sealer.root(created.root_key, passphrase),
-        issuing_key=sealer.box(master, "issuing-key", created.issuing_key),
-        totp=sealer.box(master, "totp", totp_secret),
+        root=sealer.root(created.root_key, passphrase, kdf),
+        issuing_key=sealer.box(wrapping_key, "issuing-key", created.issuing_key),
+        totp=sealer.box(wrapping_key, "totp", totp_secret),
+        slots=tuple(slots),
+    )
+
+
+def seal_for_standby(
+    material: KeyMaterial, *, credential: bytes | None, entropy: Entropy, now: int
+) -> SealedKeys:
+    """Return received keys in the form this node keeps them. Fast: no passphrase is needed.
+
+    The passphrase slots stay as they came: with the same wrapping key behind them the passphrase
+    of the mesh opens them here too. The credential slot is this node's own.
+
+    Args:
+        material: Checked before.
+        credential: 32 random bytes of this node that open the keys without a person, or None.
+        entropy: Returns that many fresh random bytes.
+        now: Wall time for the slot.
+
+    Raises:
+        ValueError: A credential of another length, or nothing would ever open the result.
+    """
+    slots = [slot for slot in material.slots if slot.kind == "passphrase"]
+    if not slots or (credential is not None and len(credential) != CREDENTIAL_BYTES):
+        raise ValueError("no passphrase slot or a credential of the wrong length")
+    sealer, wrapping_key = _Sealer(material.mesh_id, entropy, now), material.wrapping_key
+    if credential is not None:
+        slots.append(sealer.credential_slot(wrapping_key, credential))
+    return SealedKeys(
+        version=SEAL_VERSION,
+        mesh_id=material.mesh_id,
+        root=None,
+        issuing_key=sealer.box(wrapping_key, "issuing-key", material.issuing_key),
+        totp=sealer.box(wrapping_key, "totp", material.totp_secret),
         slots=tuple(slots),
     )
 
@@ -156,11 +219,9 @@ def open_with_passphrase(sealed: SealedKeys, passphrase: bytes) -> OpenedKeys:
     """
     for slot in sealed.slots:
         if slot.kind == "passphrase":
-            master = _open(
-                _stretched(slot, passphrase), sealed.mesh_id, _slot_purpose(slot), slot.box
-            )
-            if master is not None:
-                return _opened(sealed, slot, master)
+            wrapping_key = _unwrapped(sealed, slot, _stretched(slot, passphrase))
+            if wrapping_key is not None:
+                return _opened(sealed, slot, wrapping_key)
     raise _wrong_passphrase()
 
 
@@ -174,9 +235,9 @@ def open_with_credential(sealed: SealedKeys, credential: bytes) -> OpenedKeys:
     for slot in sealed.slots:
         if slot.kind == "credential":
             key = _expanded(slot.salt, sealed.mesh_id, credential)
-            master = _open(key, sealed.mesh_id, _slot_purpose(slot), slot.box)
-            if master is not None:
-                return _opened(sealed, slot, master)
+            wrapping_key = _unwrapped(sealed, slot, key)
+            if wrapping_key is not None:
+                return _opened(sealed, slot, wrapping_key)
     raise BadPassphraseError(
         "the credential file does not open the keys of this CA",
         hint="unlock with the passphrase: certmesh ca unlock",
@@ -187,9 +248,15 @@ def open_root(sealed: SealedKeys, passphrase: bytes) -> bytes:
     """Return the root key as PKCS #8 DER. Slow.
 
     Raises:
+        NotFoundError: This node never had it: only the node that made the mesh does.
         BadPassphraseError: Not the passphrase it was sealed with.
     """
     root = sealed.root
+    if root is None:
+        raise NotFoundError(
+            "this node does not hold the root key; standbys never receive it",
+            hint="use the node that made the mesh, or a backup of its CA directory",
+        )
     key = _open(_stretched(root, passphrase), sealed.mesh_id, "root-key", root.box)
     if key is None:
         raise _wrong_passphrase()
@@ -199,7 +266,6 @@ def open_root(sealed: SealedKeys, passphrase: bytes) -> bytes:
 @dataclass(frozen=True, slots=True)
 class _Sealer:
     mesh_id: str
-    kdf: KDFCost
     entropy: Entropy
     now: int
 
@@ -207,35 +273,41 @@ class _Sealer:
         nonce = self.entropy(NONCE_BYTES)
         return Box(nonce, AESGCM(key).encrypt(nonce, secret, _label(self.mesh_id, purpose)))
 
-    def root(self, root_key: bytes, passphrase: bytes) -> SealedRoot:
-        kdf, salt = self.kdf, self.entropy(SALT_BYTES)
+    def root(self, root_key: bytes, passphrase: bytes, kdf: KDFCost) -> SealedRoot:
+        salt = self.entropy(SALT_BYTES)
         box = self.box(_argon2id(salt, kdf, passphrase), "root-key", root_key)
         return SealedRoot(salt, kdf.memory_kib, kdf.passes, kdf.lanes, box)
 
-    def passphrase_slot(self, master: bytes, passphrase: bytes) -> Slot:
+    def passphrase_slot(self, wrapping_key: bytes, passphrase: bytes, kdf: KDFCost) -> Slot:
         salt = self.entropy(SALT_BYTES)
-        return self._slot("passphrase", salt, _argon2id(salt, self.kdf, passphrase), master)
+        slot_id, box = self._wrapped("passphrase", _argon2id(salt, kdf, passphrase), wrapping_key)
+        cost = (kdf.memory_kib, kdf.passes, kdf.lanes)
+        return Slot(slot_id, "passphrase", self.now, salt, *cost, box)
 
-    def credential_slot(self, master: bytes, credential: bytes) -> Slot:
+    def credential_slot(self, wrapping_key: bytes, credential: bytes) -> Slot:
         salt = self.entropy(SALT_BYTES)
-        return self._slot("credential", salt, _expanded(salt, self.mesh_id, credential), master)
+        key = _expanded(salt, self.mesh_id, credential)
+        slot_id, box = self._wrapped("credential", key, wrapping_key)
+        return Slot(slot_id, "credential", self.now, salt, 0, 0, 0, box)
 
-    def _slot(self, kind: SlotKind, salt: bytes, key: bytes, master: bytes) -> Slot:
+    def _wrapped(self, kind: SlotKind, key: bytes, wrapping_key: bytes) -> tuple[str, Box]:
         slot_id = self.entropy(SLOT_ID_BYTES).hex()
-        kdf = self.kdf if kind == "passphrase" else KDFCost(0, 0, 0)
-        box = self.box(key, f"slot {kind} {slot_id}", master)
-        return Slot(slot_id, kind, self.now, salt, kdf.memory_kib, kdf.passes, kdf.lanes, box)
+        return slot_id, self.box(key, _slot_purpose(kind, slot_id), wrapping_key)
 
 
-def _opened(sealed: SealedKeys, slot: Slot, master: bytes) -> OpenedKeys:
-    issuing_key = _open(master, sealed.mesh_id, "issuing-key", sealed.issuing_key)
-    totp_secret = _open(master, sealed.mesh_id, "totp", sealed.totp)
+def _unwrapped(sealed: SealedKeys, slot: Slot, key: bytes) -> bytes | None:
+    return _open(key, sealed.mesh_id, _slot_purpose(slot.kind, slot.slot_id), slot.box)
+
+
+def _opened(sealed: SealedKeys, slot: Slot, wrapping_key: bytes) -> OpenedKeys:
+    issuing_key = _open(wrapping_key, sealed.mesh_id, "issuing-key", sealed.issuing_key)
+    totp_secret = _open(wrapping_key, sealed.mesh_id, "totp", sealed.totp)
     if issuing_key is None or totp_secret is None:
         raise LedgerDamagedError(
             "the sealed keys are damaged: a slot opens, but the keys behind it do not",
             hint="restore keys.sealed from a backup",
         )
-    return OpenedKeys(slot.slot_id, issuing_key, totp_secret)
+    return OpenedKeys(slot.slot_id, issuing_key, totp_secret, wrapping_key)
 
 
 def _open(key: bytes, mesh_id: str, purpose: str, box: Box) -> bytes | None:
@@ -249,8 +321,8 @@ def _label(mesh_id: str, purpose: str) -> bytes:
     return f"certmesh seal {SEAL_VERSION}\n{mesh_id}\n{purpose}".encode()
 
 
-def _slot_purpose(slot: Slot) -> str:
-    return f"slot {slot.kind} {slot.slot_id}"
+def _slot_purpose(kind: SlotKind, slot_id: str) -> str:
+    return f"slot {kind} {slot_id}"
 
 
 def _stretched(place: Slot | SealedRoot, passphrase: bytes) -> bytes:

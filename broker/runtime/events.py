@@ -111,6 +111,17 @@ class EventName(StrEnum):
     PEER_REACHED = "peer.reached"
     STORAGE_FAILED = "storage.failed"
     FRAME_REFUSED = "frame.refused"
+    STANDBY_REMOVED = "standby.removed"
+    STANDBY_KEY_RECEIVED = "standby.key_received"
+    FAILOVER_SUSPECTED = "failover.suspected"
+    FAILOVER_CALMED = "failover.calmed"
+    FAILOVER_PENDING = "failover.pending"
+    FAILOVER_SETTLED = "failover.settled"
+    FAILOVER_CONFIRMED = "failover.confirmed"
+    ROSTER_FORKED = "roster.forked"
+    MERGE_ADOPTED = "merge.adopted"
+    MERGE_CONFLICT = "merge.conflict"
+    CLAIM_REJECTED = "claim.rejected"
 
 
 ERRORS = frozenset(

@@ -126,10 +126,33 @@ class Sync(Section, frozen=True):
     every: Duration = _span("5m")
 
 
+class Standby(Section, frozen=True):
+    """`[standby]`. `lag_warn` is in journal rows.
+
+    `unattended` keeps a secret beside the received CA key that opens it without a person: without
+    it a standby that was restarted is locked and cannot take over.
+    """
+
+    unattended: bool = True
+    lag_warn: Annotated[int, Meta(ge=0)] = 10
+
+
 class Failover(Section, frozen=True):
-    """`[failover]`."""
+    """`[failover]`: how a silent primary is replaced.
+
+    `grace` should be at least three ticks, or one lost probe looks like a death. The fence after
+    a pause of this node itself is half of it, the time a returning primary asks around before it
+    serves two fifths.
+    """
 
     tick: Duration = _span("5s")
+    grace: Duration = _span("30s")
+    stagger: Duration = _span("10s")
+    mode: Literal["automatic", "witnessed", "manual"] = "automatic"
+    witnesses: Annotated[int, Meta(ge=1)] = 1
+    lone_pair: Literal["caretaker", "wait", "take-over"] = "caretaker"
+    honour_invites: bool = False
+    skew_refuse: Duration = _span("60s")
 
 
 class Discovery(Section, frozen=True):
@@ -138,6 +161,7 @@ class Discovery(Section, frozen=True):
     mdns: bool = True
     interfaces: tuple[str, ...] = ()
     service: str = "_certmesh._tcp.local."
+    peers: tuple[str, ...] = ()
 
 
 class Log(Section, frozen=True):
@@ -166,6 +190,7 @@ class Settings(Section, frozen=True):
     hook: tuple[Hook, ...] = ()
     heartbeat: Heartbeat = Heartbeat()
     sync: Sync = Sync()
+    standby: Standby = Standby()
     failover: Failover = Failover()
     discovery: Discovery = Discovery()
     log: Log = Log()

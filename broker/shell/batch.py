@@ -5,7 +5,7 @@ Nothing that a caller could notice happens before the commit. What must change i
 deciding, so that later decisions of the same drain see it, puts its undoing into `on_void`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from broker.errors import StorageError
 from broker.ledger.rows import JournalRow
@@ -13,6 +13,7 @@ from broker.ledger.sqlite import Ledger
 from broker.units import UnixSeconds
 from broker.wire.facts import AnyFact
 from broker.wire.messages import AnyEvent
+from broker.wire.replica import Mark
 from broker.wire.roster import BundleBody
 
 
@@ -56,6 +57,26 @@ class Batch:
         """Store a durable value of this node alone (not mesh history)."""
         self._begin()
         self._ledger.local_set(key, value)
+
+    def set_term(self, term: int) -> None:
+        """Write every later row of this drain in a higher term."""
+        self._begin()
+        self._ledger.set_term(term)
+
+    def install(self, rows: Sequence[JournalRow]) -> None:
+        """Take over the primary's rows, word for word."""
+        self._begin()
+        self._ledger.install(rows)
+
+    def fork_at(self, mark: Mark) -> int:
+        """Set this node's rows behind `mark` aside; return how many."""
+        self._begin()
+        return self._ledger.fork_at(mark, self._now)
+
+    def adopted(self, hashes: Sequence[bytes]) -> None:
+        """Note that these rows are in the primary's journal."""
+        self._begin()
+        self._ledger.orphans_adopted(hashes)
 
     def save_presence(self, rows: dict[str, bytes]) -> None:
         """Flush presence rows."""

@@ -9,16 +9,18 @@ from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.base import Body
+from broker.wire.claims import Head
 from broker.wire.codec import decode_body, encode_body
-from broker.wire.ids import Term
+from broker.wire.ids import Hex, Term
 from broker.wire.node import Endpoint
-from broker.wire.roster import BundleBody, Head, KeyHolder, SignedBundle
+from broker.wire.roster import BundleBody, KeyHolder, SignedBundle
 
 CRL_LIFETIME_S = 7 * 86_400
 """A relying party may use a CRL this long; a new one is signed at half of it."""
 LOCAL_BUNDLE = "bundle"
 LOCAL_CRL = "crl"
 LOCAL_PRIMARY = "primary"
+LOCAL_STILL_REVOKED = "still-revoked"
 CRL_BYTES_MAX = 900_000
 """A larger CRL would not fit into one answer; the enrol port then serves none, and says so."""
 BUNDLE_REVOKED_MAX = 4_000
@@ -31,6 +33,12 @@ class KnownPrimary(Body, frozen=True):
 
     term: Term
     endpoint: Endpoint
+
+
+class StillRevoked(Body, frozen=True):
+    """Serials of earlier bundles that the newest one, of a later term, does not list."""
+
+    serials: tuple[Hex, ...]
 
 
 class StoredCRL(Body, frozen=True):
@@ -47,7 +55,7 @@ def current_bundle(
 ) -> tuple[bytes, BundleBody | None]:
     """Return the newest bundle, signing a new one when the roster moved and the key is open."""
     follow = state.follow
-    if state.role != "primary" or state.keys.issuer is None:
+    if not state.serves or state.keys.issuer is None:
         return follow.bundle_bytes, follow.bundle
     if batch.bundle is not None and batch.bundle_sequence == state.ledger.bundle_sequence():
         return batch.bundle
@@ -81,6 +89,9 @@ def restore_follow(state: BrokerState) -> None:
             follow.bundle, follow.bundle_bytes = body, raw
             follow.term = max(follow.term, body.head.term)
             follow.primary = primary_of(body)
+    carried = state.ledger.local_get(LOCAL_STILL_REVOKED)
+    if carried is not None:
+        follow.still_revoked = decode_body(carried, StillRevoked).serials
     stored = state.ledger.local_get(LOCAL_PRIMARY)
     if stored is not None:
         try:
@@ -104,7 +115,7 @@ def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[byt
     """Return the newest CRL and its number, signing a new one when needed and possible."""
     raw = state.ledger.local_get(LOCAL_CRL)
     stored = decode_body(raw, StoredCRL) if raw else None
-    if state.role != "primary" or state.keys.issuer is None:
+    if not state.serves or state.keys.issuer is None:
         return (stored.crl, stored.number) if stored else (b"", 0)
     sequence = state.ledger.bundle_sequence()
     if (

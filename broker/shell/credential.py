@@ -86,7 +86,17 @@ def _by_invite(state: BrokerState, request: Join, now: UnixSeconds) -> Credentia
         raise InviteExpiredError(
             "this invite has expired", hint=f"make a new one: certmesh invite create {invite.host}"
         )
+    if invite.state == "open" and _is_outdated(state, invite):
+        raise InviteExpiredError(
+            "this invite was made by an earlier primary and is not honoured any more",
+            hint=f"make a new one: certmesh invite create {invite.host}",
+        )
     return Credential(request.host, "invite", invite.state == "used", invite=invite)
+
+
+def _is_outdated(state: BrokerState, invite: InviteRow) -> bool:
+    """Whether a failover came between: the earlier primary may honour the invite elsewhere."""
+    return invite.term < state.ledger.term and not state.settings.failover.honour_invites
 
 
 def _by_totp(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:

@@ -15,6 +15,7 @@ from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller, Deferred
 from broker.shell.dispatch import ALWAYS_REMEMBERED, REMEMBERED, VERBS
+from broker.shell.replication import answer_polls
 from broker.shell.state import BrokerState
 from broker.wire.base import Request
 from broker.wire.codec import (
@@ -102,6 +103,8 @@ class Desk:
             batch.publish(RosterMoved(head.term, head.sequence))
         for effect in batch.after_commit:
             effect()
+        if batch.facts:
+            answer_polls(self.state, wall_s())
         self._take_late(outgoing)
         return batch.events
 

@@ -11,15 +11,20 @@ from broker.shell.verbs import (
     audit,
     authority,
     bundle,
+    continuity,
     failover,
     heartbeat,
     invites,
     joining,
+    leading,
     liveness,
     members,
     node,
     renewal,
+    replica,
+    standby,
     supervision,
+    transfer,
     work,
 )
 from broker.wire import approval as w_approval
@@ -30,7 +35,9 @@ from broker.wire import failover as w_failover
 from broker.wire import liveness as w_liveness
 from broker.wire import node as w_node
 from broker.wire import renewal as w_renewal
+from broker.wire import replica as w_replica
 from broker.wire import roster as w_roster
+from broker.wire import standby as w_standby
 from broker.wire import supervision as w_supervision
 from broker.wire import work as w_work
 from broker.wire.base import Request
@@ -84,6 +91,22 @@ VERBS: dict[type[Request], Verb] = {
     w_failover.Hello: failover.hello,
     w_failover.ReportSightings: failover.report_sightings,
     w_failover.ListPeers: failover.list_peers,
+    w_replica.ReadJournal: replica.read_journal,
+    w_replica.PlanSync: replica.plan_sync,
+    w_replica.InstallPage: replica.install_page,
+    w_replica.AdoptRows: replica.adopt_rows,
+    w_replica.NoteAdopted: replica.note_adopted,
+    w_replica.AcceptKey: transfer.accept_key,
+    w_replica.InstallKey: transfer.install_key,
+    w_replica.ReportReady: standby.report_ready,
+    w_standby.ListStandbys: continuity.list_standbys,
+    w_standby.NominateStandby: standby.nominate_standby,
+    w_standby.RemoveStandby: standby.remove_standby,
+    w_standby.PromoteHere: leading.promote_here,
+    w_standby.StepDown: leading.step_down,
+    w_standby.SyncNow: standby.sync_now,
+    w_standby.ListReviews: continuity.list_reviews,
+    w_standby.CloseReview: continuity.close_review,
     w_audit.ListAudit: audit.list_audit,
     w_audit.VerifyAudit: audit.verify_audit,
     w_supervision.ReportProcesses: supervision.report_processes,
@@ -103,6 +126,13 @@ REMEMBERED: frozenset[type[Request]] = frozenset(
         w_renewal.RenewAsPeer,
         w_renewal.ReportInstalled,
         w_work.CompleteWork,
+        w_replica.AdoptRows,
+        w_replica.ReportReady,
+        w_standby.NominateStandby,
+        w_standby.RemoveStandby,
+        w_standby.PromoteHere,
+        w_standby.StepDown,
+        w_standby.CloseReview,
     }
 )
 """Requests whose repetition must have one effect; their replies are committed with the facts."""

@@ -12,7 +12,7 @@ from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.state import BrokerState
 from broker.wire.facts import AuthFailed
-from broker.wire.node import Endpoint
+from broker.wire.node import Endpoint, Membership
 from broker.wire.roster import Peer
 
 REFUSAL_EVERY_MS = 60_000
@@ -21,7 +21,7 @@ EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 (compared, not bo
 
 
 def authorize_member(state: BrokerState, batch: Batch, caller: Caller, peer: Peer) -> MemberRow:
-    """Return the active member behind a peer of the primary.
+    """Return the active member behind a peer, on a node that has the roster.
 
     Raises:
         RevokedError: The member or this serial was revoked.
@@ -35,11 +35,14 @@ def authorize_member(state: BrokerState, batch: Batch, caller: Caller, peer: Pee
 
 
 def authorize_key_holder(state: BrokerState, batch: Batch, caller: Caller, peer: Peer) -> Endpoint:
-    """Return the doors of the key holder behind a peer of a member node.
+    """Return the doors of the key holder behind a peer.
+
+    A key holder may show a certificate that only the other side of a partition knows: its name in
+    a certificate of this mesh is enough, as long as nothing says that it was revoked.
 
     Raises:
         NotAMemberError: Not a key holder of this mesh, or expired.
-        RevokedError: Revoked by the newest verified bundle.
+        RevokedError: Revoked by the roster or by the newest verified bundle.
     """
     try:
         return _key_holder_behind(state, caller, peer)
@@ -52,7 +55,7 @@ def note_refusal(
     state: BrokerState, batch: Batch, caller: Caller, peer: Peer, code: ErrorCode
 ) -> None:
     """Write the refusal into the audit trail of a CA node, at most once a minute per peer."""
-    if state.role != "primary":
+    if not state.serves:
         return
     if state.refusals.passes((peer.serial, code), caller.now_ms, REFUSAL_EVERY_MS):
         batch.append(
@@ -60,22 +63,24 @@ def note_refusal(
         )
 
 
-def known_key_holders(state: BrokerState) -> dict[str, Endpoint]:
-    """Return the doors of all key holders by host, this node's own excluded."""
-    holders: dict[str, Endpoint] = {}
-    if state.role == "primary":
-        holders = {row.host: row.endpoint for row in state.ledger.key_holders()}
-    elif state.follow.bundle is not None:
-        holders = {h.endpoint.host: h.endpoint for h in state.follow.bundle.key_holders}
-    elif state.membership is not None:
-        holders = {state.membership.primary.host: state.membership.primary}
-    holders.pop(state.host, None)
-    return holders
-
-
 def own_endpoint(state: BrokerState, domain: str) -> Endpoint:
     """Return this node's own doors as settings name them."""
     return endpoint_of(state.settings, state.host, domain)
+
+
+def primary_doors(state: BrokerState) -> Endpoint | None:
+    """Return the doors of whoever leads, this node's own included; None without a mesh."""
+    membership = state.membership
+    if membership is None:
+        return None
+    if state.role == "primary":
+        return own_endpoint(state, own_domain(membership))
+    return state.leader() or membership.primary
+
+
+def own_domain(membership: Membership) -> str:
+    """Return the domain of the mesh this node belongs to."""
+    return membership.server_name.removeprefix(f"{membership.host}.")
 
 
 def endpoint_of(settings: Settings, host: str, domain: str) -> Endpoint:
@@ -122,12 +127,26 @@ def _key_holder_behind(state: BrokerState, caller: Caller, peer: Peer) -> Endpoi
     if peer.not_after < caller.now:
         raise NotAMemberError(f"the certificate of {peer.host} expired", hint="renew it there")
     bundle = state.follow.bundle
-    if bundle is not None and peer.serial in bundle.revoked_serials:
+    listed = bundle.revoked_serials if bundle is not None else ()
+    if peer.serial in listed or peer.serial in state.follow.still_revoked:
         raise RevokedError(f"{peer.host} was revoked", hint="run certmesh member list on the CA")
-    holder = known_key_holders(state).get(peer.host)
+    if state.mesh_row() is not None:
+        _refuse_revoked(state, peer)
+    holder = state.key_holder_doors().get(peer.host)
     if holder is None:
         raise NotAMemberError(
             f"{peer.host} is not a key holder of this mesh",
             hint="only the primary and standbys may ask this",
         )
     return holder
+
+
+def _refuse_revoked(state: BrokerState, peer: Peer) -> None:
+    found = state.ledger.certificate(peer.serial)
+    if found is None:
+        return
+    member, certificate = found
+    if certificate.fingerprint != peer.fingerprint:
+        raise NotAMemberError("another certificate has this serial in the roster")
+    if member.state != "active" or certificate.state == "revoked":
+        raise RevokedError(f"{member.host} was revoked", hint="a comeback needs a new invite")

@@ -14,9 +14,8 @@ from broker.core.lease import LeaseTable
 from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
 from broker.core.presence import Presence, PresenceTable
-from broker.errors import ConflictError, LedgerDamagedError, MeshError, StorageError
+from broker.errors import ConflictError, LedgerDamagedError, StorageError
 from broker.ledger.sqlite import Ledger
-from broker.pki.seal import open_with_credential
 from broker.runtime.events import EventName
 from broker.runtime.exits import Exit
 from broker.runtime.files import private_directory
@@ -25,17 +24,19 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.sockets import control_router, publisher, request_router
 from broker.runtime.stop import StopSignal
+from broker.shell.batch import Batch
 from broker.shell.bundling import restore_follow
 from broker.shell.desk import Desk
 from broker.shell.lock import only_broker
 from broker.shell.loop import Loop
 from broker.shell.membership import read_membership
 from broker.shell.offloop import OffLoop
+from broker.shell.standing import open_election
 from broker.shell.state import BrokerState
-from broker.shell.vault import load_vault, read_credential
-from broker.shell.verbs.authority import open_keys
+from broker.shell.succession import pass_time
+from broker.shell.unlocking import open_by_credential
+from broker.shell.vault import load_vault
 from broker.shell.verified import open_ledger
-from broker.wire.facts import AuthorityUnlocked
 
 LOCAL_BOOT = "boot"
 
@@ -81,12 +82,29 @@ def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
         chance=random.random,
         host=membership.host if membership else own_host(settings),
         membership=membership,
+        boot=boot,
     )
     state.keys.vault = load_vault(paths.authority)
     state.follow.term = membership.term if membership else 1
     restore_follow(state)
-    _open_with_credential(state)
+    open_by_credential(state)
+    _take_up_role(state)
     return state
+
+
+def _take_up_role(state: BrokerState) -> None:
+    """Take up the last role, one step of the election included: a lone primary serves at once."""
+    now_ms = boottime_ms()
+    open_election(state, now_ms)
+    batch = Batch(state.ledger, wall_s())
+    try:
+        pass_time(state, batch, now_ms)
+        batch.commit()
+    except StorageError:
+        # A full disk keeps nobody from reading; roles and rows wait for the next tick.
+        batch.rollback()
+    for effect in batch.after_commit:
+        effect()
 
 
 def _serve_locked(settings: Settings, paths: Paths) -> int:
@@ -106,26 +124,6 @@ def _serve_locked(settings: Settings, paths: Paths) -> int:
             ledger.close()
     log(EventName.PROCESS_STOPPING, reason="asked to stop")
     return Exit.OK
-
-
-def _open_with_credential(state: BrokerState) -> None:
-    """Unlock by the credential file, if any; anything wrong with it leaves the CA locked."""
-    vault = state.keys.vault
-    if vault is None or state.mesh_row() is None:
-        return
-    try:
-        credential = read_credential(state.paths.credential)
-        if credential is None:
-            return
-        opened = open_with_credential(vault.sealed, credential)
-        state.ledger.begin()
-        fact = AuthorityUnlocked(slot=opened.slot_id)
-        state.ledger.append(fact, actor="broker", now=wall_s())
-        state.ledger.commit()
-        # Only now: a key that is used without a row in the audit trail is worse than a locked CA.
-        open_keys(state, vault, opened)
-    except MeshError as error:
-        log(EventName.CA_UNLOCK_FAILED, detail=error.detail, hint=error.hint)
 
 
 def _load_presence(ledger: Ledger) -> dict[str, Presence]:

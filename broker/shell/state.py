@@ -4,24 +4,31 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from broker.clock import boottime_ms
+from broker.core.election import Election
 from broker.core.lease import LeaseTable
 from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
+from broker.core.observation import Surroundings, Version
 from broker.core.own import OwnCertificate
 from broker.core.presence import PresenceTable
 from broker.core.quiet import Quiet
 from broker.core.renewal import Backoff
-from broker.errors import CALockedError, NoMeshError, NotPrimaryError
+from broker.errors import CALockedError, NoMeshError, NotPrimaryError, WithheldError
 from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
 from broker.ledger.sqlite import Ledger
 from broker.pki.issuer import Issuer
+from broker.pki.seal import OpenedKeys
+from broker.pki.transfer import TransferKey
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.shell.books import GossipBook, Leaving, Replication
 from broker.shell.caller import Caller
 from broker.shell.offloop import OffLoop
 from broker.shell.tasks import TaskQueue
 from broker.shell.vault import Vault
 from broker.units import Millis
+from broker.wire.claims import Claim
 from broker.wire.failover import Hint, Sighting
 from broker.wire.ids import CAState, Role
 from broker.wire.messages import AnyReply
@@ -32,11 +39,17 @@ from broker.wire.supervision import ProcessLine
 
 @dataclass(slots=True)
 class KeyRoom:
-    """The CA's files and, while unlocked, its open key. Nothing else in the pool maps the key."""
+    """The CA's files and, while unlocked, its open key. Nothing else in the pool maps the key.
+
+    `opened_by` is the slot that opened it while nobody could write that down: the audit trail gets
+    the row as soon as this node serves.
+    """
 
     vault: Vault | None = None
     issuer: Issuer | None = None
-    totp_secret: bytes = b""
+    totp_secret: bytes = field(default=b"", repr=False)
+    opened: OpenedKeys | None = field(default=None, repr=False)
+    opened_by: str = ""
     locks: int = 0
 
     @property
@@ -49,13 +62,20 @@ class KeyRoom:
 
 @dataclass(slots=True)
 class Follow:
-    """What this node knows of the mesh beyond its own ledger; durable parts live in `local`."""
+    """What this node knows of the mesh beyond its own ledger; durable parts live in `local`.
+
+    `primary` is the newest verified doors of whoever leads, `nominated` whether the primary offers
+    this node its key, `key_taken` whether it was fetched since this node last looked at the bundle.
+    """
 
     primary: Endpoint | None = None
     term: int = 1
+    nominated: bool = False
+    key_taken: bool = False
+    still_revoked: tuple[str, ...] = ()
     bundle: BundleBody | None = None
     bundle_bytes: bytes = b""
-    bundle_wanted: int = 0
+    bundle_wanted: tuple[int, int] = (0, 0)
     sightings: tuple[Sighting, ...] = ()
     hints: tuple[Hint, ...] = ()
     processes: dict[str, ProcessLine] = field(default_factory=dict)
@@ -89,6 +109,15 @@ class BrokerState:
     keys: KeyRoom = field(default_factory=KeyRoom)
     membership: Membership | None = None
     follow: Follow = field(default_factory=Follow)
+    election: Election | None = None
+    gossip: GossipBook = field(default_factory=GossipBook)
+    replication: Replication = field(default_factory=Replication)
+    leaving: Leaving | None = None
+    claims: dict[str, Claim] = field(default_factory=dict)
+    stands: object = None
+    transfer: TransferKey | None = None
+    boot: int = 0
+    clock_off_s: int = 0
     own: OwnCertificate = field(default_factory=OwnCertificate)
     tasks: TaskQueue = field(default_factory=TaskQueue)
     due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
@@ -104,16 +133,27 @@ class BrokerState:
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
     _mesh: tuple[str, MeshRow | None] = ("", None)
+    _around: tuple[object, Surroundings | None] = (None, None)
     _view: tuple[object, NodeView | None] = (None, None)
 
     @property
     def role(self) -> Role:
-        """This node's role; the roster decides, never a wish."""
-        if self.membership is None:
+        """This node's role as the election has it; the roster and terms decide, never a wish."""
+        if self.membership is None or self.election is None:
             return "none"
-        if self.keys.vault is not None and self.mesh_row() is not None:
-            return "primary"
-        return "member"
+        return self.election.role
+
+    @property
+    def serves(self) -> bool:
+        """Whether this node is the primary right now and may write the mesh's journal."""
+        election = self.election
+        return election is not None and election.serving and self.leaving is None
+
+    @property
+    def term(self) -> int:
+        """The highest term whose primary this node knows."""
+        leader = self.election.leader if self.election else None
+        return max(self.follow.term, leader.term if leader else 0)
 
     def mesh_row(self) -> MeshRow | None:
         """Return the mesh this node's ledger tells of, read once per head.
@@ -125,16 +165,18 @@ class BrokerState:
             self._mesh = (head, self.ledger.mesh())
         return self._mesh[1]
 
-    def cached_view(self, compose: Callable[[], NodeView]) -> NodeView:
+    def cached_view(self, powers: str, compose: Callable[[], NodeView]) -> NodeView:
         """Return this node's view, composed again only after something in it changed."""
         follow = self.follow
         key = (
             self.ledger.head.hash,
             self.keys.state,
-            follow.term,
+            self.term,
             follow.bundle_bytes,
             follow.primary,
             self.membership,
+            self.election.phase if self.election else None,
+            powers,
         )
         if self._view[0] != key or self._view[1] is None:
             self._view = (key, compose())
@@ -142,25 +184,135 @@ class BrokerState:
         return self._view[1]
 
     def mesh(self) -> MeshRow:
-        """Return the mesh row of a CA node.
+        """Return the mesh row of the serving primary: what every change has to ask first.
 
         Raises:
             NoMeshError: This node belongs to no mesh.
-            NotPrimaryError: This node is a member; the hint names the primary.
+            NotPrimaryError: It does not serve now; the hint names who does.
+        """
+        mesh, election = self.mesh_row(), self.election
+        halted = ""
+        if self.serves and mesh is not None and election is not None:
+            # A pause of this process may end with a request, before the first tick.
+            halted = election.halted(self.surroundings(), boottime_ms())
+            if not halted:
+                return mesh
+        membership = self._require_membership()
+        if self.role == "primary":
+            raise NotPrimaryError(
+                f"{self.host} is waiting to serve: {halted or self._hold()}",
+                hint="try again in a few seconds",
+                retry_after_ms=1000,
+            )
+        primary = self.leader() or membership.primary
+        raise NotPrimaryError(
+            f"{self.host} is not the primary of {membership.mesh_name}",
+            hint=f"ask {primary.host} ({', '.join(primary.addresses)}:{primary.enroll_port})",
+        )
+
+    def known_mesh(self) -> MeshRow:
+        """Return the mesh row of any node that has the roster: enough to read.
+
+        Raises:
+            NoMeshError: This node belongs to no mesh.
+            NotPrimaryError: It is a member and has no roster; the hint names the primary.
         """
         mesh = self.mesh_row()
-        if self.role == "primary" and mesh is not None:
-            return mesh
+        if mesh is None or self.role not in {"primary", "standby"}:
+            return self.mesh()
+        return mesh
+
+    def full_powers(self, now_ms: Millis) -> None:
+        """Refuse what does not merge while another primary may exist unseen.
+
+        Raises:
+            WithheldError: Enrollment, policy and roles have to wait; the hint says for what.
+        """
+        assert self.election is not None
+        powers = self.election.powers(self.surroundings(), now_ms)
+        if powers != "full":
+            raise WithheldError(
+                f"{self.host} refuses this for now: {powers}",
+                hint="confirm that the other node is down: certmesh standby promote"
+                if powers.startswith("caretaker")
+                else "wait until it hears the mesh again; renewals and revocations go on",
+                retry_after_ms=5000,
+            )
+
+    def surroundings(self) -> Surroundings:
+        """Return what the election needs to know of this node, read once per head."""
+        unready = self._unready()
+        key = (self.ledger.head.hash, self.follow.bundle_bytes, unready)
+        if self._around[0] != key or self._around[1] is None:
+            self._around = (key, self._look_around(unready))
+        assert self._around[1] is not None
+        return self._around[1]
+
+    def _look_around(self, unready: str) -> Surroundings:
+        head = self.ledger.head
+        if self.mesh_row() is not None:
+            holders = tuple(row.host for row in self.ledger.key_holders())
+            others = max(0, self.ledger.member_count() - 1)
+        else:
+            bundle = self.follow.bundle
+            holders = tuple(h.endpoint.host for h in bundle.key_holders) if bundle else ()
+            others = max(2, len(holders))
+        return Surroundings(holders, others, Version(head.term, head.sequence), unready)
+
+    def _unready(self) -> str:
+        if self.keys.issuer is None:
+            return "locked"
+        if not self.own.present:
+            return "no certificate of its own yet"
+        limit_s = self.settings.failover.skew_refuse.s
+        off_s = abs(self.clock_off_s)
+        return f"its clock is {off_s} s off" if off_s > limit_s else ""
+
+    def leader(self) -> Endpoint | None:
+        """Return the doors of the primary this node follows, None when it leads or knows none."""
+        leader = self.election.leader if self.election else None
+        if leader is None:
+            return self.follow.primary
+        if leader.host == self.host:
+            return None
+        if self.follow.primary is not None and self.follow.primary.host == leader.host:
+            return self.follow.primary
+        return self.key_holder_doors().get(leader.host)
+
+    def key_holder_doors(self) -> dict[str, Endpoint]:
+        """Return the doors of all key holders by host, this node's own excluded.
+
+        Of roster and bundle the newer one is believed.
+        """
+        bundle, head = self.follow.bundle, self.ledger.head
+        own = self.mesh_row() is not None and self.role in {"primary", "standby"}
+        newer = bundle is not None and (bundle.head.term, bundle.head.sequence) > (
+            head.term,
+            head.sequence,
+        )
+        if own and not newer:
+            holders = {row.host: row.endpoint for row in self.ledger.key_holders()}
+        elif bundle is not None:
+            holders = {h.endpoint.host: h.endpoint for h in bundle.key_holders}
+        else:
+            holders = {}
+        if self.membership is not None and not holders:
+            holders = {self.membership.primary.host: self.membership.primary}
+        holders.pop(self.host, None)
+        return holders
+
+    def _require_membership(self) -> Membership:
         if self.membership is None:
             raise NoMeshError(
                 "this node belongs to no mesh",
                 hint="run `certmesh init NAME` to create one, or `certmesh join INVITE`",
             )
-        primary = self.follow.primary or self.membership.primary
-        raise NotPrimaryError(
-            f"{self.host} is not the primary of {self.membership.mesh_name}",
-            hint=f"ask {primary.host} ({', '.join(primary.addresses)}:{primary.enroll_port})",
-        )
+        return self.membership
+
+    def _hold(self) -> str:
+        if self.leaving is not None:
+            return f"it hands over to {self.leaving.successor}"
+        return "it was away and asks the other key holders whether they replaced it"
 
     def issuer(self) -> Issuer:
         """Return the open issuing key.

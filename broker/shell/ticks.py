@@ -6,9 +6,14 @@ from broker.clock import boottime_ms
 from broker.errors import DeadlineError, MeshError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
+from broker.shell.admission import follow_roster_role
+from broker.shell.awake import note_awake
 from broker.shell.batch import Batch
 from broker.shell.membership import read_membership
+from broker.shell.replication import end_polls
+from broker.shell.standing import open_election, refresh_standing
 from broker.shell.state import BrokerState
+from broker.shell.succession import pass_time
 from broker.shell.verbs.approvals import expire_approvals
 from broker.shell.verbs.work import give_back
 from broker.units import Millis, UnixSeconds
@@ -43,13 +48,19 @@ class Ticks:
                 give_back(batch, state.leases.lost_with(worker.identity))
         give_back(batch, state.leases.expired(now_ms))
         self._end_waiting(now_ms)
+        end_polls(state, now_ms, now)
+        pass_time(state, batch, now_ms)
         if now_ms >= self._slow_ms:
             self._slow_ms = Millis(now_ms + SLOW_EVERY_MS)
+            note_awake(state.paths.run, now_ms)
+            state.clock_off_s = state.presence.clock_off_s(now)
             expire_approvals(state, batch, now)
-            self._look_for_membership(batch)
+            follow_roster_role(state, batch, now_ms)
+            self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:
             self._presence_ms = Millis(now_ms + PRESENCE_EVERY_MS)
             flush_presence(state, batch)
+            refresh_standing(state, batch)
         if now_ms >= self._forget_ms:
             self._forget_ms = Millis(now_ms + FORGET_EVERY_MS)
             batch.forget_before(UnixSeconds(now - REMEMBER_S))
@@ -62,7 +73,7 @@ class Ticks:
             refusal = DeadlineError("no worker of this node answered in time", retry_after_ms=1000)
             state.resolve(request_id, fault_of(refusal))
 
-    def _look_for_membership(self, batch: Batch) -> None:
+    def _look_for_membership(self, batch: Batch, now_ms: Millis) -> None:
         """Notice a join that happened while the pool was already running."""
         state = self._state
         if state.membership is not None:
@@ -77,7 +88,8 @@ class Ticks:
         if state.membership is not None:
             state.host = state.membership.host
             state.follow.term = state.membership.term
-            batch.publish(RoleMoved(state.role, state.follow.term))
+            open_election(state, now_ms)
+            batch.publish(RoleMoved(state.role, state.term))
 
 
 def flush_presence(state: BrokerState, batch: Batch) -> None:

@@ -2,6 +2,13 @@
 
 A new vault is written into `<directory>.new`, fsynced, and renamed; a crash leaves either no
 vault or a whole one, and what it left of the staging directory is removed by the next attempt.
+An exchange moves the old one to `<directory>.old` first: a crash between the two renames leaves
+it there, whole, and there it is found. A removal moves it to `<directory>.removed`, where it is
+never looked for.
+
+The root key exists once, on the node that made the mesh: an exchange carries it over, and a vault
+with it is never deleted, only set aside as `<directory>.kept`.
+
 Private keys are on disk only inside `keys.sealed`, which carries a digest of its content: SQLite
 and file systems do not notice a flipped bit, and a damaged slot must not look like a wrong
 passphrase.
@@ -13,9 +20,11 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -36,6 +45,8 @@ from broker.wire.codec import decode_body, encode_body
 ROOT = "root.pem"
 ISSUING = "issuing.pem"
 KEYS = "keys.sealed"
+STAGED, OLD, REMOVED, KEPT = "new", "old", "removed", "kept"
+"""Endings of the directories beside the vault, see above."""
 CERTIFICATE_MODE = 0o644
 """Public anyway; the directory around it is 0700."""
 FILE_BYTES_MAX = 131_072
@@ -59,24 +70,70 @@ class SealedFile(Body, frozen=True):
 
 
 def create_vault(directory: Path, created: CreatedAuthority, sealed: SealedKeys) -> None:
-    """Write a new vault; when this returns it survives a power cut.
+    """Write the vault of a new CA; raises as `install_vault`."""
+    install_vault(directory, created.root, created.issuing, sealed)
+
+
+def install_vault(
+    directory: Path,
+    root_der: bytes,
+    issuing_der: bytes,
+    sealed: SealedKeys,
+    *,
+    replace: bool = False,
+) -> None:
+    """Write a vault; when this returns it survives a power cut.
+
+    Args:
+        directory: Where; its parent exists.
+        root_der: The root certificate.
+        issuing_der: The issuing certificate.
+        sealed: The keys that belong to it.
+        replace: Exchange a vault that is there; a root key in it stays.
 
     Raises:
-        MeshExistsError: There is one already; it was not touched.
-        StorageError: The disk refused; there is no vault, trying again is safe.
+        MeshExistsError: There is one already, or one with the root key of another CA; it was not
+            touched.
+        LedgerDamagedError: The one to be replaced cannot be read; it was not touched.
+        StorageError: The disk refused; what was there is still there, trying again is safe.
     """
-    _refuse_existing(directory)
-    staged = directory.with_name(f"{directory.name}.new")
-    try:
-        _stage(staged, created, sealed)
-        staged.rename(directory)
+    with _writing(directory):
+        _settle(directory)
+        if replace:
+            sealed = _with_kept_root(directory, root_der, sealed)
+        else:
+            _refuse_existing(directory)
+        staged = _beside(directory, STAGED)
+        _stage(staged, (root_der, issuing_der), sealed)
+        if replace:
+            _move_aside(directory)
+        _take_place(staged, directory)
+        _discard(_beside(directory, OLD))
+
+
+def remove_vault(directory: Path) -> Path | None:
+    """Remove the vault and what crashes left beside it; without one nothing happens.
+
+    Returns:
+        Where the vault was set aside because it has the root key, or may have it, or None.
+
+    Raises:
+        StorageError: The disk refused, or there is something set aside already; trying again is
+            safe.
+        LedgerDamagedError: The directory itself cannot be read.
+    """
+    with _writing(directory):
+        _settle(directory)
+        for ending in (STAGED, OLD, REMOVED):
+            _discard(_beside(directory, ending))
+        if not _holds_something(directory):
+            return None
+        kept = _beside(directory, KEPT) if _may_hold_root(directory) else None
+        removed = _beside(directory, REMOVED)
+        directory.rename(kept or removed)
         fsync_directory(directory.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise _exists(directory) from None
-        raise StorageError(
-            f"cannot write {directory}: {error.strerror}", hint="make room and try again"
-        ) from None
+        _discard(removed)
+        return kept
 
 
 def load_vault(directory: Path) -> Vault | None:
@@ -86,16 +143,17 @@ def load_vault(directory: Path) -> Vault | None:
         LedgerDamagedError: A file is missing, unreadable, damaged, does not fit the others, or
             is open to other users; the detail names it.
     """
-    if not _holds_something(directory):
+    place = _place(directory)
+    if not _holds_something(place):
         return None
-    root = _certificate(directory / ROOT)
-    issuing = _certificate(directory / ISSUING)
-    _check(directory / ROOT, root, root)
-    _check(directory / ISSUING, issuing, root)
+    root = _certificate(place / ROOT)
+    issuing = _certificate(place / ISSUING)
+    _check(place / ROOT, root, root)
+    _check(place / ISSUING, issuing, root)
     return Vault(
         root=root.public_bytes(Encoding.DER),
         issuing=issuing.public_bytes(Encoding.DER),
-        sealed=_sealed(directory / KEYS),
+        sealed=_sealed(place / KEYS),
     )
 
 
@@ -129,6 +187,77 @@ def read_credential(path: Path) -> bytes | None:
     return secret
 
 
+@contextlib.contextmanager
+def _writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {directory}: {error.strerror}", hint="make room and try again"
+        ) from None
+
+
+def _beside(directory: Path, ending: str) -> Path:
+    return directory.with_name(f"{directory.name}.{ending}")
+
+
+def _place(directory: Path) -> Path:
+    """Return where the vault is: elsewhere only after a crash in the middle of an exchange."""
+    aside = _beside(directory, OLD)
+    return aside if not _holds_something(directory) and _holds_something(aside) else directory
+
+
+def _settle(directory: Path) -> None:
+    place = _place(directory)
+    if place != directory:
+        place.rename(directory)
+        fsync_directory(directory.parent)
+
+
+def _move_aside(directory: Path) -> None:
+    if _holds_something(directory):
+        aside = _beside(directory, OLD)
+        _discard(aside)
+        directory.rename(aside)
+
+
+def _take_place(staged: Path, directory: Path) -> None:
+    try:
+        staged.rename(directory)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _exists(directory) from None
+        raise
+    fsync_directory(directory.parent)
+
+
+def _discard(leftover: Path) -> None:
+    # Durable before anything else is renamed: an old vault must not come back after a power cut.
+    if leftover.exists():
+        shutil.rmtree(leftover)
+        fsync_directory(leftover.parent)
+
+
+def _with_kept_root(directory: Path, root_der: bytes, sealed: SealedKeys) -> SealedKeys:
+    old = load_vault(directory)
+    if old is None or old.sealed.root is None:
+        return sealed
+    if old.root != root_der:
+        raise MeshExistsError(
+            f"{directory} has the root key of another certificate authority; it was not touched",
+            hint="move it to a safe place first",
+        )
+    return msgspec.structs.replace(sealed, root=sealed.root or old.sealed.root)
+
+
+def _may_hold_root(directory: Path) -> bool:
+    try:
+        vault = load_vault(directory)
+    except LedgerDamagedError:
+        return True
+    return vault is not None and vault.sealed.root is not None
+
+
 def _refuse_existing(directory: Path) -> None:
     if _holds_something(directory):
         raise _exists(directory)
@@ -151,12 +280,13 @@ def _exists(directory: Path) -> MeshExistsError:
     )
 
 
-def _stage(staged: Path, created: CreatedAuthority, sealed: SealedKeys) -> None:
+def _stage(staged: Path, chain: tuple[bytes, bytes], sealed: SealedKeys) -> None:
+    root, issuing = chain
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(staged)
     private_directory(staged)
-    write_new(staged / ROOT, pem(created.root).encode(), CERTIFICATE_MODE)
-    write_new(staged / ISSUING, pem(created.issuing).encode(), CERTIFICATE_MODE)
+    write_new(staged / ROOT, pem(root).encode(), CERTIFICATE_MODE)
+    write_new(staged / ISSUING, pem(issuing).encode(), CERTIFICATE_MODE)
     body = encode_body(sealed)
     content = encode_body(SealedFile(digest=hashlib.sha256(body).digest(), body=body))
     write_new(staged / KEYS, content)

@@ -6,17 +6,15 @@ a full check. It proves nothing to anybody else: `certmesh audit verify` always 
 first row.
 """
 
-from pathlib import Path
-
 import msgspec
 
 from broker.errors import StorageError
 from broker.ledger.rows import Head
 from broker.ledger.sqlite import Ledger
+from broker.runtime.boot import boot_id
 from broker.runtime.files import write_atomic
 from broker.runtime.paths import Paths
 
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MARK = "ledger.verified"
 
 
@@ -34,7 +32,7 @@ def open_ledger(paths: Paths, *, node: str) -> Ledger:
     """Open the ledger, walking only what this machine has not verified yet; raises as `open`."""
     ledger = Ledger.open(paths.ledger, node=node, known=_known(paths))
     head = ledger.head
-    mark = Mark(_boot(), paths.ledger.stat().st_ino, head.term, head.sequence, head.hash)
+    mark = Mark(boot_id(), paths.ledger.stat().st_ino, head.term, head.sequence, head.hash)
     try:
         write_atomic(paths.run / MARK, msgspec.json.encode(mark))
     except OSError as error:
@@ -51,10 +49,6 @@ def _known(paths: Paths) -> Head | None:
         inode = paths.ledger.stat().st_ino
     except (OSError, msgspec.MsgspecError):
         return None
-    if (mark.boot, mark.inode) != (_boot(), inode):
+    if (mark.boot, mark.inode) != (boot_id(), inode):
         return None
     return Head(mark.term, mark.sequence, mark.hash)
-
-
-def _boot() -> str:
-    return BOOT_ID.read_text(encoding="ascii").strip()

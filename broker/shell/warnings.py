@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from broker.core.phases import Phase
 from broker.shell.caller import Caller
 from broker.shell.state import BrokerState
 from broker.wire.node import MemberLine
@@ -23,8 +24,11 @@ def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller)
 
 
 def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
-    if state.keys.state == "locked":
+    if state.keys.state == "locked" and state.role == "standby":
+        yield "the CA key is locked, this standby cannot take over: certmesh ca unlock"
+    elif state.keys.state == "locked":
         yield "the CA key is locked, nothing can be issued or renewed: certmesh ca unlock"
+    yield from _of_succession(state, caller)
     own = state.own
     if state.membership is not None and own.known:
         if not own.present:
@@ -35,6 +39,25 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
             yield f"this node serves an old certificate ({own.detail}): certmesh hook log"
     if state.own_failure:
         yield f"renewing this node fails: {state.own_failure}"
+
+
+def _of_succession(state: BrokerState, caller: Caller) -> Iterable[str]:
+    election = state.election
+    if election is None:
+        return
+    powers = election.powers(state.surroundings(), caller.now_ms)
+    if state.role == "primary" and powers != "full":
+        yield f"this primary refuses enrollment, policy and roles: {powers}"
+    if election.phase is Phase.SUSPECTING:
+        silent_s = election.silent_ms(caller.now_ms) // 1000
+        leader = election.leader.host if election.leader else "the primary"
+        why = f"; this standby holds back: {election.withheld}" if election.withheld else ""
+        yield f"{leader} has been silent for {silent_s} s{why}"
+    lag = state.replication.behind
+    if state.role == "standby" and lag is not None and lag > state.settings.standby.lag_warn:
+        yield f"this standby is {lag} journal rows behind: certmesh standby sync"
+    if state.role == "primary" and (reviews := state.ledger.review_count()):
+        yield f"{reviews} decisions of a merge wait for a look: certmesh review list"
 
 
 def _of_processes(state: BrokerState) -> Iterable[str]:

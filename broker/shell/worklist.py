@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterator
 
 from broker.ledger.rows import CertificateRow, MemberRow
 from broker.shell.caller import Caller
+from broker.shell.peers import primary_doors
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.ids import Service
@@ -43,7 +44,7 @@ def next_look_ms(state: BrokerState, service: Service, now: UnixSeconds) -> int:
     if service is not Service.RENEWAL:
         return LOOK_AGAIN_MS_MAX
     moments: list[int | None] = [own_due_at(state)]
-    if state.keys.issuer is not None and state.role == "primary":
+    if state.keys.issuer is not None and state.serves:
         moments.append(state.ledger.next_renew_at())
     waits = [max(0, at - now) * 1000 for at in moments if at is not None]
     backoffs = [entry.not_before_ms for entry in state.backoff.values()]
@@ -66,7 +67,7 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     if not state.force_renewal and (due > caller.now or _backs_off(state, OWN, caller)):
         return
     primary = state.role == "primary"
-    if primary and state.keys.issuer is None:
+    if primary and (state.keys.issuer is None or not state.serves):
         return
     sans: tuple[str, ...] = (state.membership.server_name,)
     yield (
@@ -75,7 +76,7 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
             host=state.host,
             sans=sans,
             via_broker=primary,
-            primary=None if primary else state.follow.primary or state.membership.primary,
+            primary=None if primary else primary_doors(state),
         ),
     )
 
@@ -86,7 +87,7 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     The rows of one look at the ledger are handed out before the next look, so that a sweep of
     many members costs each of them once; a row may have aged meanwhile and is checked again.
     """
-    if state.role != "primary" or state.keys.issuer is None:
+    if not state.serves or state.keys.issuer is None:
         return
     for _ in range(PAGES_PER_LOOK):
         if not state.due and not _scan_due(state, caller):
@@ -104,6 +105,7 @@ def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
                     endpoint=fresh.endpoint,
                     serial=certificate.serial,
                     not_after=UnixSeconds(certificate.not_after),
+                    term=state.ledger.term,
                 ),
             )
 
@@ -149,7 +151,7 @@ def _is_still_due(
 
 def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     """Yield pending requests; one that a worker left to a person is not offered to it again."""
-    if state.role != "primary":
+    if not state.serves:
         return
     for row in state.ledger.approvals("pending", APPROVALS_PAGE):
         key = ("approval", row.approval_id)

@@ -20,7 +20,7 @@ from broker.wire.control import Fault
 from broker.wire.facts import AnyFact
 from broker.wire.messages import Answer, AnyEvent, Call
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 VERSION_FRAME = bytes([WIRE_VERSION])
 MESSAGE_BYTES_MAX = 1_048_576
 """Largest body; the biggest real ones are a page of 500 members and a CRL."""

@@ -3,12 +3,12 @@
 The console speaks for the person whose uid the kernel vouched for; no body names an operator.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
 from broker.wire.base import Body, Message
-from broker.wire.ids import Count, Hex, Host, ServedState, Text, UnixSeconds
+from broker.wire.ids import Count, Hex, Host, Sequence, ServedState, Term, Text, UnixSeconds
 
 
 class UnlockBody(Body, frozen=True):
@@ -55,6 +55,19 @@ class RevokeBody(Body, frozen=True):
 
     reason: Text = ""
     dry_run: bool = False
+
+
+class PromoteBody(Body, frozen=True):
+    """POST /v1/standby/promote."""
+
+    force: bool = False
+    dry_run: bool = False
+
+
+class StepDownBody(Body, frozen=True):
+    """POST /v1/standby/step-down; `successor` empty means the first ready standby."""
+
+    successor: Text = ""
 
 
 class CertificateView(Message, frozen=True, tag="certificate-view"):
@@ -127,3 +140,30 @@ class Health(Body, frozen=True):
 
     status: Text
     reason: Text = ""
+
+
+class RehearsalStep(Body, frozen=True):
+    """One question of a rehearsal and its answer; `hint` says what to do about it."""
+
+    name: Text
+    state: Literal["ok", "warn", "fail", "skip"]
+    detail: Text
+    hint: Text = ""
+    took_ms: Count = 0
+
+
+class Rehearsal(Body, frozen=True):
+    """Output of `python -m broker rehearse` (JSON): a takeover on copies of this node's own files.
+
+    `standbys` are the hosts that the copied roster lists as standby. `others` counts active
+    members besides `host`. `survives_until` is the earliest expiry among active members.
+    """
+
+    steps: tuple[RehearsalStep, ...]
+    host: Text = ""
+    primary: Text = ""
+    standbys: tuple[Text, ...] = ()
+    others: Count = 0
+    term: Term = 0
+    sequence: Sequence = 0
+    survives_until: UnixSeconds | None = None

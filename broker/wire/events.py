@@ -40,3 +40,7 @@ class CertificateMoved(Event, frozen=True, tag="certificate-moved"):
     """This node's own certificate changed on disk: reload listeners, close old sessions."""
 
     serial: Hex
+
+
+class SyncWanted(Event, frozen=True, tag="sync-wanted"):
+    """This node has something to fetch from, or to bring to, the primary."""

@@ -1,7 +1,8 @@
 """What the failover worker announces, whom it probes, and what it saw."""
 
 from broker.wire.base import Body, Reply, Request
-from broker.wire.ids import Hex, Host, Port, Role, Sequence, Term, Text
+from broker.wire.claims import Claim, Gossip
+from broker.wire.ids import Hex, Host, Port, Text
 from broker.wire.node import Endpoint
 from broker.wire.roster import Peer
 
@@ -21,13 +22,18 @@ class PlanFailover(Request, frozen=True, tag="plan-failover"):
 
 
 class FailoverPlan(Reply, frozen=True, tag="failover-plan"):
-    """`announce` None means withdraw; `targets` are the other key holders."""
+    """`announce` None means withdraw; `targets` are the other key holders.
+
+    `claim` and `gossip` are what the probes say of this node; None: it has nothing to claim.
+    """
 
     announce: Announcement | None
     targets: tuple[Endpoint, ...]
     discovery: bool
     pin: Hex
     host: Host
+    claim: Claim | None = None
+    gossip: Gossip = Gossip()
 
 
 class Hint(Body, frozen=True):
@@ -42,23 +48,18 @@ class Hint(Body, frozen=True):
 
 
 class Hello(Request, frozen=True, tag="hello"):
-    """A key holder or member probes this node over mTLS."""
+    """A key holder probes this node over mTLS and says where it stands itself."""
 
     peer: Peer
-    term: Term
-    role: Role
+    claim: Claim
+    gossip: Gossip = Gossip()
 
 
 class HelloAnswer(Reply, frozen=True, tag="hello-answer"):
-    """This node's own claim, over a verified connection."""
+    """This node's own claim, over a verified connection, and the newest it has heard."""
 
-    host: Host
-    role: Role
-    term: Term
-    highest_term: Term
-    sequence: Sequence
-    promotable: bool
-    reason: Text = ""
+    claim: Claim
+    gossip: Gossip = Gossip()
 
 
 class Sighting(Body, frozen=True):
@@ -66,8 +67,9 @@ class Sighting(Body, frozen=True):
 
     host: Host
     address: Text
-    claim: HelloAnswer | None
+    claim: Claim | None
     error: Text = ""
+    gossip: Gossip = Gossip()
 
 
 class ReportSightings(Request, frozen=True, tag="report-sightings"):

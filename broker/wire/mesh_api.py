@@ -7,13 +7,13 @@ decoding. Certificates and CSRs are DER.
 import msgspec
 
 from broker.wire.base import Body
+from broker.wire.claims import Claim, Gossip
 from broker.wire.ids import (
     DER,
     Count,
     Hex,
     Host,
     Port,
-    Role,
     Sequence,
     ServedState,
     Term,
@@ -63,6 +63,13 @@ class HeartbeatBody(Body, frozen=True):
     term: Term
     served_not_after: UnixSeconds | None = None
     endpoint: Endpoint | None = None
+    gossip: Gossip = Gossip()
+
+
+class RekeyBody(Body, frozen=True):
+    """POST /v1/renewal/csr: the term the asking primary serves in."""
+
+    term: Term
 
 
 class InstallBody(Body, frozen=True):
@@ -70,13 +77,14 @@ class InstallBody(Body, frozen=True):
 
     leaf: DER
     issuing: DER
+    term: Term
 
 
 class HelloBody(Body, frozen=True):
     """POST /v1/hello."""
 
-    term: Term
-    role: Role
+    claim: Claim
+    gossip: Gossip = Gossip()
 
 
 class Problem(Body, frozen=True):

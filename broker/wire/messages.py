@@ -34,6 +34,7 @@ from broker.wire.events import (
     CertificateMoved,
     RoleMoved,
     RosterMoved,
+    SyncWanted,
     WorkAvailable,
 )
 from broker.wire.failover import (
@@ -60,6 +61,21 @@ from broker.wire.renewal import (
     StartInstall,
     StartRekey,
 )
+from broker.wire.replica import (
+    AcceptKey,
+    AdoptAnswer,
+    AdoptRows,
+    InstallKey,
+    InstallPage,
+    JournalAnswer,
+    KeyPackage,
+    NoteAdopted,
+    PageInstalled,
+    PlanSync,
+    ReadJournal,
+    ReportReady,
+    SyncPlan,
+)
 from broker.wire.roster import (
     BundleAnswer,
     BundleInstalled,
@@ -78,6 +94,20 @@ from broker.wire.roster import (
     RevokeMember,
     WhoAmI,
     WhoAmIAnswer,
+)
+from broker.wire.standby import (
+    CloseReview,
+    ListReviews,
+    ListStandbys,
+    NominateStandby,
+    PromoteHere,
+    PromotionAnswer,
+    RemoveStandby,
+    ReviewsView,
+    StandbysView,
+    StepDown,
+    StepDownAnswer,
+    SyncNow,
 )
 from broker.wire.supervision import OverdueView, ReportProcesses
 from broker.wire.work import CompleteWork, ExtendLease, LeaseWork, ReleaseLease, WorkAnswer
@@ -132,6 +162,22 @@ AnyRequest = (
     | ListAudit
     | VerifyAudit
     | ReportProcesses
+    | ReadJournal
+    | PlanSync
+    | InstallPage
+    | AdoptRows
+    | NoteAdopted
+    | AcceptKey
+    | InstallKey
+    | ReportReady
+    | ListStandbys
+    | NominateStandby
+    | RemoveStandby
+    | PromoteHere
+    | StepDown
+    | SyncNow
+    | ListReviews
+    | CloseReview
 )
 
 AnyReply = (
@@ -168,9 +214,26 @@ AnyReply = (
     | AuditView
     | AuditVerdict
     | OverdueView
+    | JournalAnswer
+    | SyncPlan
+    | PageInstalled
+    | AdoptAnswer
+    | KeyPackage
+    | StandbysView
+    | PromotionAnswer
+    | StepDownAnswer
+    | ReviewsView
 )
 
-AnyEvent = RosterMoved | BundleMoved | WorkAvailable | AuthorityMoved | RoleMoved | CertificateMoved
+AnyEvent = (
+    RosterMoved
+    | BundleMoved
+    | WorkAvailable
+    | AuthorityMoved
+    | RoleMoved
+    | CertificateMoved
+    | SyncWanted
+)
 
 
 class Call(Body, frozen=True):

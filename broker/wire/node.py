@@ -14,6 +14,7 @@ from broker.wire.ids import (
     Text,
     UnixSeconds,
 )
+from broker.wire.standby import StandbyLine
 
 
 class Endpoint(Body, frozen=True):
@@ -62,8 +63,10 @@ class NodeView(Reply, frozen=True, tag="node-view"):
     """Role gate of every loop: who this node is right now.
 
     `mesh` is None while the node belongs to no mesh (`role` is then "none"). `bundle_sequence`
-    is the newest verified trust bundle installed here. `key_holders` are the other nodes that
-    are primary or standby.
+    is the newest verified trust bundle installed here, `bundle_term` its term: bundles are ordered
+    by both. `key_holders` are the other nodes that are primary or standby. `phase` is the word of
+    the failover's transition table. `powers` is `full`, or why a primary refuses enrollment, policy
+    and roles.
     """
 
     host: Host
@@ -75,6 +78,9 @@ class NodeView(Reply, frozen=True, tag="node-view"):
     mesh: MeshView | None
     member_id: Hex = ""
     key_holders: tuple[Endpoint, ...] = ()
+    phase: Text = ""
+    powers: Text = "full"
+    bundle_term: Term = 0
 
 
 class GetNode(Request, frozen=True, tag="get-node"):
@@ -150,6 +156,7 @@ class StatusView(Reply, frozen=True, tag="status-view"):
     survives_until: UnixSeconds | None
     own: MemberLine | None
     now: UnixSeconds
+    standbys: tuple[StandbyLine, ...] = ()
 
 
 class GetStatus(Request, frozen=True, tag="get-status"):

@@ -2,7 +2,7 @@
 
 from broker.wire.base import Reply, Request
 from broker.wire.enrollment import Issued
-from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.roster import Peer
 
 
@@ -60,6 +60,7 @@ class StartRekey(Request, frozen=True, tag="start-rekey"):
     """
 
     peer: Peer
+    term: Term
 
 
 class RekeyAnswer(Reply, frozen=True, tag="rekey-answer"):
@@ -78,6 +79,7 @@ class StartInstall(Request, frozen=True, tag="start-install"):
     peer: Peer
     leaf: DER
     issuing: DER
+    term: Term
 
 
 class InstallAnswer(Reply, frozen=True, tag="install-answer"):

@@ -1,6 +1,7 @@
 """The roster: members, revocation, presence, and the signed bundle that carries it around."""
 
 from broker.wire.base import Body, Reply, Request
+from broker.wire.claims import Gossip, Head
 from broker.wire.ids import (
     DER,
     Count,
@@ -78,7 +79,10 @@ class RevokeMember(Request, frozen=True, tag="revoke-member"):
 
 
 class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
-    """What was revoked; `enforced_by` counts nodes known to refuse it already."""
+    """What was revoked; `enforced_by` counts nodes known to refuse it already.
+
+    `standbys_durable` of `standbys` have the revocation on their own disk.
+    """
 
     host: Host
     member_id: Hex
@@ -86,6 +90,8 @@ class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
     sequence: Sequence
     enforced_by: Count
     members: Count
+    standbys: Count = 0
+    standbys_durable: Count = 0
 
 
 class KeyHolder(Body, frozen=True):
@@ -94,16 +100,6 @@ class KeyHolder(Body, frozen=True):
     member_id: Hex
     role: Role
     endpoint: Endpoint
-
-
-class Head(Body, frozen=True):
-    """Where the journal stood: grows in (term, sequence) order, never goes back."""
-
-    term: Term
-    sequence: Sequence
-    hash: Hex
-    primary: Host
-    issued_at: UnixSeconds
 
 
 class BundleBody(Body, frozen=True):
@@ -135,13 +131,15 @@ class SignedBundle(Body, frozen=True):
 
 
 class GetBundle(Request, frozen=True, tag="get-bundle"):
-    """Ask for the newest signed bundle; empty answer when `after` is already the newest.
+    """Ask for the newest signed bundle; empty answer when the caller already has it.
 
-    `peer` is set when the caller came through the mesh port and is then checked.
+    Bundles are ordered by (term, sequence): `after` and `after_term` name the caller's. `peer` is
+    set when the caller came through the mesh port and is then checked.
     """
 
     after: Sequence = 0
     peer: Peer | None = None
+    after_term: Term = 0
 
 
 class BundleAnswer(Reply, frozen=True, tag="bundle-answer"):
@@ -179,10 +177,14 @@ class RecordHeartbeat(Request, frozen=True, tag="record-heartbeat"):
     clock: UnixSeconds
     bundle_sequence: Sequence
     term: Term
+    gossip: Gossip = Gossip()
 
 
 class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
-    """`valid` false means the caller pins another CA; the rest lets members follow at once."""
+    """`valid` false means the caller pins another CA; the rest lets members follow at once.
+
+    `nominated` true: the primary offers the caller its key.
+    """
 
     valid: bool
     primary: Endpoint | None
@@ -190,6 +192,8 @@ class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     bundle_sequence: Sequence
     clock: UnixSeconds
     next_beat_ms: Count
+    gossip: Gossip = Gossip()
+    nominated: bool = False
 
 
 class PrepareHeartbeat(Request, frozen=True, tag="prepare-heartbeat"):
@@ -207,6 +211,7 @@ class HeartbeatPlan(Reply, frozen=True, tag="heartbeat-plan"):
     endpoint: Endpoint | None
     bundle_sequence: Sequence
     term: Term
+    gossip: Gossip = Gossip()
 
 
 class NoteHeartbeat(Request, frozen=True, tag="note-heartbeat"):

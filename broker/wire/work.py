@@ -5,7 +5,7 @@ is refused where the write happens.
 """
 
 from broker.wire.base import Body, Message, Reply, Request
-from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
 
 
@@ -17,6 +17,7 @@ class RenewMember(Message, frozen=True, tag="renew-member"):
     endpoint: Endpoint
     serial: Hex
     not_after: UnixSeconds
+    term: Term
 
 
 class RenewOwn(Message, frozen=True, tag="renew-own"):

@@ -35,11 +35,24 @@ class FakeConsole:
     """What to answer, and what was asked."""
 
     answers: dict[tuple[str, str], Answer] = field(default_factory=dict)
+    turns: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
 
     def answer(self, method: str, path: str, reply: msgspec.Struct) -> None:
         """Answer this request with a reply of the broker."""
         self.answers[method, path] = (200, msgspec.json.encode(reply), {})
+
+    def answer_in_turn(self, method: str, path: str, *replies: msgspec.Struct) -> None:
+        """Answer this request with one reply after the other; the last one stays."""
+        self.turns[method, path] = [(200, msgspec.json.encode(reply), {}) for reply in replies]
+
+    def found(self, method: str, path: str) -> Answer:
+        """Return the answer whose turn it is."""
+        waiting = self.turns.get((method, path))
+        if waiting:
+            return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        missing: Answer = (NOT_FOUND, b'{"no": "such answer"}', {})
+        return self.answers.get((method, path), missing)
 
     def refuse(
         self, method: str, path: str, error: MeshError, status: int = 409, **headers: str
@@ -74,8 +87,7 @@ class _Desk(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", "0"))
         console = self.server.console
         console.asked.append(Asked(self.command, self.path, self.rfile.read(length)))
-        missing: Answer = (NOT_FOUND, b'{"no": "such answer"}', {})
-        status, raw, headers = console.answers.get((self.command, self.path), missing)
+        status, raw, headers = console.found(self.command, self.path)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

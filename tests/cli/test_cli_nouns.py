@@ -1,8 +1,10 @@
 """The nouns against a console: what is asked, what is shown, what needs a yes."""
 
 import json
+import re
 import socket
 
+import msgspec
 import pytest
 
 from broker.clock import boottime_ms
@@ -18,7 +20,7 @@ from broker.wire.enrollment import EnrollmentView, InvitesView, InviteView
 from broker.wire.roster import CertificateLine, MembersView, MemberView, RevocationAnswer
 from tests.cli.command import Certmesh
 from tests.cli.fake_console import FakeConsole
-from tests.cli.views import MESH_ID, NOW, PIN, authority, member
+from tests.cli.views import MESH_ID, NOW, PIN, authority, member, node
 
 REVOKE = "/v1/members/nas/revoke"
 WORDS = ("copper", "lantern", "orbit", "seven")
@@ -50,9 +52,27 @@ def approval(identity: str = "a1b2c3d4e5f6a7b8", host: str = "pi") -> Approval:
 def test_the_fingerprint_is_shown_in_groups(console: FakeConsole, certmesh: Certmesh) -> None:
     """People compare it aloud over a telephone."""
     console.answer("GET", "/v1/ca", authority())
+    console.answer("GET", "/v1/node", node())
     assert "9f3a 41c2 07de b8aa 9f3a" in certmesh("ca", "show").out
     assert certmesh("ca", "show", "--pem").out.startswith("-----BEGIN CERTIFICATE-----\nAAAA\n")
     assert certmesh("ca", "show", "--json").body["pin"] == PIN
+
+
+def test_the_ca_of_a_standby_says_who_signs_with_it(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """The same key lies on several nodes; only one of them uses it."""
+    console.answer("GET", "/v1/ca", authority("locked"))
+    console.answer("GET", "/v1/node", node(role="standby", ca="locked", host="nas"))
+    assert re.search("^signed by +atlas; nas holds the key as standby$", *_ca_show(certmesh))
+    shown = certmesh("ca", "show", "--json").body
+    assert (shown["role"], shown["primary"], shown["state"]) == ("standby", "atlas", "locked")
+    console.answer("GET", "/v1/node", node())
+    assert re.search(r"^signed by +atlas \(this node\)$", *_ca_show(certmesh))
+
+
+def _ca_show(certmesh: Certmesh) -> tuple[str, re.RegexFlag]:
+    return certmesh("ca", "show").out, re.MULTILINE
 
 
 def test_the_passphrase_comes_from_stdin_and_never_from_argv(
@@ -78,6 +98,9 @@ def test_a_wrong_passphrase_is_refused(console: FakeConsole, certmesh: Certmesh)
     [
         (("ca", "unlock"), "--passphrase-file"),
         (("member", "revoke", "nas"), "--yes"),
+        (("standby", "remove", "nas"), "--yes"),
+        (("standby", "step-down"), "--yes"),
+        (("standby", "promote", "--force"), "--yes"),
         (("join", "--url", "https://192.0.2.1:7642"), "--pin"),
         (("join", "--url", "https://192.0.2.1:7642", "--pin", PIN), "--totp-file"),
     ],
@@ -110,6 +133,26 @@ def test_a_revocation_with_yes_says_who_refuses_it_already(
     assert said.status == Exit.OK
     assert "refused already by 2 of 3 nodes" in said.out
     assert json.loads(console.asked[-1].body) == {"reason": "stolen", "dry_run": False}
+
+
+@pytest.mark.parametrize(
+    ("reach", "said"),
+    [
+        ((0, 0), None),
+        ((1, 1), "durable on 1 of 1 standby"),
+        ((3, 1), "durable on 1 of 3 standbys"),
+    ],
+)
+def test_a_revocation_says_how_many_standbys_would_remember_it(
+    reach: tuple[int, int], said: str | None, console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """What only this disk knows dies with it."""
+    answer = msgspec.structs.replace(revocation(), standbys=reach[0], standbys_durable=reach[1])
+    console.answer("POST", REVOKE, answer)
+    lines = certmesh("member", "revoke", "nas", "--yes").out.splitlines()
+    assert [line for line in lines if line.startswith("durable")] == ([said] if said else [])
+    body = certmesh("member", "revoke", "nas", "--yes", "--json").body
+    assert (body["standbys"], body["standbys_durable"]) == reach
 
 
 def test_a_dry_run_of_a_revocation_needs_no_yes(console: FakeConsole, certmesh: Certmesh) -> None:

@@ -12,7 +12,7 @@ from broker.runtime.paths import Paths
 from broker.wire.node import WorkersView, WorkerView
 from tests.cli.command import Certmesh
 from tests.cli.fake_console import FakeConsole
-from tests.cli.views import DAY_S, NOW, endpoint, member, node, status
+from tests.cli.views import DAY_S, NOW, endpoint, leader, member, node, standby, status
 
 STATUS = ("GET", "/v1/status?limit=500")
 
@@ -35,6 +35,139 @@ def test_a_healthy_mesh_fits_one_screen(console: FakeConsole, certmesh: Certmesh
     said = certmesh("status")
     assert said.out == SCREEN
     assert (said.status, said.err) == (Exit.OK, "")
+
+
+POWERS = "caretaker: the other half of the pair may only be cut off"
+SUCCESSION_SCREEN = """\
+mesh home   CA ok (unlocked, term 3)   primary atlas   standby nas (lag 0)   enrollment closed
+this node   atlas  primary   certificate valid 29 d, renews in 19 d
+continuity  every member survives a dead CA until 2026-12-12 (19 d)
+
+HOST   ROLE     STATE  CERTIFICATE  RENEWS IN  SERVED  LAST SEEN
+atlas  primary  up     29 d left    19 d       yes     now
+nas    standby  up     21 d left    11 d       yes     4 s ago
+
+ok
+"""
+
+
+def test_a_mesh_with_a_standby_fits_the_same_screen(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """Who takes over, and how far behind it is, stands in the first line."""
+    rows = (
+        member("atlas", role="primary", last_seen_at=NOW),
+        member("nas", role="standby", days=21),
+    )
+    view = status(standbys=(leader(), standby("nas")), members=rows)
+    console.answer(*STATUS, view)
+    said = certmesh("status")
+    assert said.out == SUCCESSION_SCREEN
+    assert said.status == Exit.OK
+
+
+def test_a_standbys_own_status_says_whom_it_follows(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """Its CA is its own copy; the primary is another node."""
+    lines = (leader(), standby("nas", lag=2), standby("pi", "locked", ca="locked", rank=1))
+    here = node(role="standby", host="nas", phase="following")
+    console.answer(*STATUS, status(node=here, standbys=lines))
+    said = certmesh("status")
+    assert "primary atlas   standby nas (lag 2), pi (locked)" in said.out
+    assert "this node   nas  standby (lag 2)   certificate" in said.out
+    assert "warning   standby pi is locked" in said.out
+    assert said.status == Exit.ATTENTION
+
+
+def test_a_locked_standby_is_told_to_unlock(console: FakeConsole, certmesh: Certmesh) -> None:
+    """It could not take over; the command that changes that stands beside it."""
+    lines = (leader(), standby("nas", "locked", ca="locked", reason="the CA key is locked"))
+    here = node(role="standby", host="nas", ca="locked")
+    console.answer(*STATUS, status(node=here, standbys=lines))
+    out = certmesh("status").out
+    assert "CA LOCKED (term 3)" in out
+    assert "ca unlock" in out
+    assert "standby nas is locked: the CA key is locked" in out
+
+
+@pytest.mark.parametrize("silent_s", [1, 14, 15, 240])
+def test_a_silent_primary_is_told_from_the_third_tick_on(
+    silent_s: int, console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """One lost probe is no news, three are."""
+    shown = silent_s >= 15
+    lines = (leader(last_heard_at=NOW - silent_s), standby("nas"))
+    here = node(role="standby", host="nas", phase="suspecting" if shown else "following")
+    console.answer(*STATUS, status(node=here, standbys=lines))
+    said = certmesh("status")
+    assert ("warning   primary silent" in said.out) is shown
+    assert ("primary atlas (silent " in said.out) is shown
+    assert ("nas  standby (lag 0, suspecting)" in said.out) is shown
+    assert said.status == (Exit.ATTENTION if shown else Exit.OK)
+
+
+def test_a_primary_never_calls_itself_silent(console: FakeConsole, certmesh: Certmesh) -> None:
+    """Nobody probes itself, so its own line has an old time."""
+    lines = (leader(last_heard_at=NOW - 900), standby("nas"))
+    console.answer(*STATUS, status(standbys=lines))
+    assert certmesh("status").status == Exit.OK
+
+
+def test_a_caretaker_names_the_command_that_confirms_it(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """Half of a pair cannot know whether the other half is dead; a person can."""
+    here = node(phase="caretaking", powers=POWERS)
+    console.answer(*STATUS, status(node=here))
+    said = certmesh("status")
+    assert "enrollment, policy and roles are refused, confirm with certmesh" in said.out
+    assert "standby promote" in said.out
+    assert "atlas  primary (caretaking)" in said.out
+    assert said.status == Exit.ATTENTION
+
+
+def test_a_pending_primary_says_that_it_serves_nothing(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """There is nothing to confirm: it settles by itself."""
+    powers = "pending: asking the other key holders whether they replaced it"
+    console.answer(*STATUS, status(node=node(phase="pending", powers=powers)))
+    said = certmesh("status")
+    assert "atlas  primary (pending)" in said.out
+    assert "it serves nothing until then" in said.out
+    assert "standby promote" not in said.out
+
+
+def test_a_member_knows_the_standbys_by_name(console: FakeConsole, certmesh: Certmesh) -> None:
+    """From the signed bundle: no lag, no lock state."""
+    here = node(role="member", ca="absent", key_holders=(endpoint("atlas"), endpoint("nas")))
+    console.answer(*STATUS, status(node=here))
+    assert "CA elsewhere (term 3)   primary atlas   standby nas   " in certmesh("status").out
+
+
+@pytest.mark.parametrize(
+    ("changed", "warning", "once"),
+    [
+        ({}, "standby pi is away", "standby pi is away"),
+        ({}, "atlas has been silent for 240 s; this standby holds back: locked", "silent for"),
+        ({"phase": "caretaking", "powers": POWERS}, f"this primary refuses: {POWERS}", POWERS),
+    ],
+)
+def test_what_the_broker_warned_of_is_not_said_twice(
+    changed: dict[str, object],
+    warning: str,
+    once: str,
+    console: FakeConsole,
+    certmesh: Certmesh,
+) -> None:
+    """Two sentences about one fault are one too many."""
+    lines = (leader("nas", last_heard_at=NOW - 240), standby("pi", "away"))
+    here = node(**changed)  # type: ignore[arg-type]  # named fields
+    console.answer(*STATUS, status(node=here, standbys=lines, warnings=(warning,)))
+    told = certmesh("status").out.partition("warning")[2]
+    assert told.count(once) == 1
+    assert told.count("silent") == 1
 
 
 def test_warnings_make_status_three(console: FakeConsole, certmesh: Certmesh) -> None:

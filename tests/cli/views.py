@@ -4,6 +4,7 @@ from broker.units import UnixSeconds
 from broker.wire.authority import AuthorityView, SlotView
 from broker.wire.ids import CAState, Role
 from broker.wire.node import Endpoint, MemberLine, Membership, MeshView, NodeView, StatusView
+from broker.wire.standby import ReviewLine, StandbyLine, StandbysView
 
 NOW = UnixSeconds(1_795_440_000)
 DAY_S = 86_400
@@ -55,25 +56,33 @@ def member(host: str, *, days: int = 29, **changed: object) -> MemberLine:
     return MemberLine(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
 
 
-def node(*, role: Role = "primary", ca: CAState = "unlocked", mesh: bool = True) -> NodeView:
-    """Return this node."""
+def node(
+    *,
+    role: Role = "primary",
+    ca: CAState = "unlocked",
+    mesh: bool = True,
+    led_by: str = "atlas",
+    **changed: object,
+) -> NodeView:
+    """Return this node, in a mesh that `led_by` leads."""
     view = MeshView(
         mesh_id=MESH_ID,
         name="home",
         domain="home.internal",
         pin=PIN,
         term=3,
-        primary=endpoint(),
+        primary=endpoint(led_by),
     )
-    return NodeView(
-        host="atlas",
-        role=role,
-        ca=ca,
-        term=3,
-        sequence=41,
-        bundle_sequence=41,
-        mesh=view if mesh else None,
-    )
+    fields: dict[str, object] = {
+        "host": "atlas",
+        "role": role,
+        "ca": ca,
+        "term": 3,
+        "sequence": 41,
+        "bundle_sequence": 41,
+        "mesh": view if mesh else None,
+    }
+    return NodeView(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
 
 
 def status(**changed: object) -> StatusView:
@@ -108,4 +117,53 @@ def authority(state: CAState = "unlocked") -> AuthorityView:
         permitted_names=("*.internal",),
         permitted_networks=("10.0.0.0/8",),
         slots=(SlotView(slot_id="1", kind="passphrase", created_at=NOW),),
+    )
+
+
+def standby(host: str, state: str = "ready", **changed: object) -> StandbyLine:
+    """Return one line of the order of succession."""
+    fields: dict[str, object] = {
+        "host": host,
+        "member_id": "cd" * 16,
+        "role": "standby",
+        "state": state,
+        "ca": "unlocked",
+        "lag": 0,
+        "sequence": 41,
+        "term": 3,
+        "rank": 0,
+        "last_heard_at": UnixSeconds(NOW - 1),
+    }
+    return StandbyLine(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
+
+
+def leader(host: str = "atlas", **changed: object) -> StandbyLine:
+    """Return the primary's line."""
+    return standby(host, "primary", role="primary", **changed)
+
+
+def standbys(*lines: StandbyLine, **changed: object) -> StandbysView:
+    """Return a healthy order of succession as the primary sees it."""
+    fields: dict[str, object] = {
+        "host": "atlas",
+        "phase": "serving",
+        "mode": "automatic",
+        "term": 3,
+        "primary": "atlas",
+        "lines": lines or (leader(), standby("nas")),
+        "powers": "full",
+    }
+    return StandbysView(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
+
+
+def review(identity: str = "a1b2c3d4e5f6a7b8", subject: str = "pi") -> ReviewLine:
+    """Return a conflict that waits for a person."""
+    return ReviewLine(
+        review_id=identity,
+        kind="hostname",
+        subject=subject,
+        kept="pi of atlas, term 3",
+        lost="pi of nas, term 4",
+        at=NOW,
+        sequence=77,
     )

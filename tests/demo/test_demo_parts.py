@@ -215,7 +215,7 @@ def test_a_chosen_step_brings_what_it_stands_on() -> None:
 
 
 def test_every_step_keeps_the_number_and_name_it_was_announced_with() -> None:
-    """Scripts read them; 8 to 11 are reserved."""
+    """Scripts read them."""
     assert {step.number: step.name for step in STEPS} == {
         1: "start nodes",
         2: "create mesh",
@@ -224,6 +224,10 @@ def test_every_step_keeps_the_number_and_name_it_was_announced_with() -> None:
         5: "mutual TLS",
         6: "renewal + hook",
         7: "kill a worker",
+        8: "hot standby",
+        9: "kill the primary",
+        10: "renew at the heir",
+        11: "node-a returns",
         12: "revoke node-c",
         13: "audit",
     }

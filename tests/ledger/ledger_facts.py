@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from broker.units import UnixSeconds
 from broker.wire import facts
+from broker.wire.codec import encode_fact
 from broker.wire.facts import AnyFact
 from broker.wire.ids import Role, ServedState
 from broker.wire.node import Endpoint
@@ -114,17 +115,43 @@ def asked(approval_id: str, host: str = "web1", expires_at: int = NOW + 600) -> 
     )
 
 
+def promoted(member_id: str, host: str = "web1") -> facts.FailoverPromoted:
+    """Return the first row of a term."""
+    return facts.FailoverPromoted(member_id, host, "silence", "beats stopped")
+
+
+def adopted(fact: AnyFact, term: int, sequence: int, node: str = "boreas") -> facts.FactAdopted:
+    """Return a row that adopts what `node` wrote; its place names it."""
+    origin = facts.Origin(
+        term=term,
+        sequence=sequence,
+        node=node,
+        incarnation="bb",
+        at=UnixSeconds(NOW + sequence),
+        actor="ann",
+        hash=hashlib.sha256(f"{term} {sequence} {node}".encode()).hexdigest(),
+    )
+    return facts.FactAdopted(origin, str(fact.__struct_config__.tag), encode_fact(fact))
+
+
+def conflict(review_id: str, subject: str = "web1") -> facts.MergeConflict:
+    """Return a conflict for the review list."""
+    return facts.MergeConflict(review_id, "hostname", subject, "member a1", "member a2")
+
+
 # A small world: few names, so that random facts meet, repeat and contradict each other.
 _members = st.sampled_from(("a1", "a2", "a3", "a4"))
 _hosts = st.sampled_from(("db", "mail", "web1"))
 _serials = st.sampled_from(tuple(f"{number:02x}" for number in range(12)))
 _invites = st.sampled_from(("b1", "b2"))
 _approvals = st.sampled_from(("c1", "c2"))
+_reviews = st.sampled_from(("d1", "d2"))
+_keys = st.sampled_from(("", "e1", "e2"))
 _times = st.integers(min_value=NOW, max_value=NOW + 90 * DAY_S)
 _roles: st.SearchStrategy[Role] = st.sampled_from(("member", "standby", "primary"))
 _served: st.SearchStrategy[ServedState] = st.sampled_from(("served", "installed", "failed"))
 
-any_fact: st.SearchStrategy[AnyFact] = st.one_of(
+direct_fact: st.SearchStrategy[AnyFact] = st.one_of(
     st.builds(mesh),
     st.builds(facts.AuthorityUnlocked, st.just("passphrase")),
     st.builds(facts.AuthorityUnlockFailed, st.just("passphrase")),
@@ -134,7 +161,7 @@ any_fact: st.SearchStrategy[AnyFact] = st.one_of(
     st.builds(invited, _invites, _hosts),
     st.builds(facts.InviteUsed, _invites, _members, st.just("dd")),
     st.builds(facts.InviteRevoked, _invites),
-    st.builds(facts.TOTPStepUsed, st.integers(min_value=0, max_value=3)),
+    st.builds(facts.TOTPStepUsed, st.integers(min_value=0, max_value=3), _keys),
     st.builds(facts.JoinRefused, _hosts, st.just("10.0.0.7"), st.just("throttled")),
     st.builds(asked, _approvals, _hosts, _times),
     st.builds(facts.ApprovalGranted, _approvals, st.just("ann")),
@@ -149,5 +176,20 @@ any_fact: st.SearchStrategy[AnyFact] = st.one_of(
     st.builds(facts.RenewalFailed, _members, st.sampled_from(("refused", "timeout"))),
     st.builds(revoked, _members, _hosts),
     st.builds(facts.AuthFailed, _hosts, _serials, st.just("revoked")),
+    st.builds(facts.StandbyNominated, _members, _hosts),
+    st.builds(facts.StandbyReady, _members, _hosts),
+    st.builds(facts.StandbyRemoved, _members, _hosts, st.just("retired")),
+    st.builds(promoted, _members, _hosts),
+    st.builds(facts.FailoverConfirmed, _hosts, st.just("peer seen")),
+    st.builds(facts.FailoverDemoted, _hosts, st.just("stopped"), _hosts),
+    st.builds(conflict, _reviews, _hosts),
+    st.builds(facts.MergeReviewed, _reviews),
 )
-"""Any fact of the journal."""
+"""Any fact that a primary writes of its own."""
+
+any_fact: st.SearchStrategy[AnyFact] = st.one_of(
+    direct_fact,
+    direct_fact,
+    st.builds(adopted, direct_fact, st.integers(0, 2), st.integers(1, 30)),
+)
+"""Any fact of the journal, adopted ones in an order that no merge would bring them in."""

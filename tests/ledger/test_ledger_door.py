@@ -55,7 +55,7 @@ def test_an_invite_belongs_to_its_first_redeemer_for_ever(home: Path) -> None:
     ledger = opened(home)
     write(ledger, invited("b1"))
     assert _invite(ledger) == InviteRow(
-        "b1", "web1", (), UnixSeconds(NOW + DAY_S), "open", "", "", NOW
+        "b1", "web1", (), UnixSeconds(NOW + DAY_S), "open", "", "", NOW, 1
     )
     write(ledger, facts.InviteUsed("b1", "a1", "dd"))
     write(ledger, facts.InviteUsed("b1", "a2", "ee"), facts.InviteRevoked("b1"))

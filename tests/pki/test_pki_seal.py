@@ -1,5 +1,6 @@
 """Sealed keys: what opens them, and what never does."""
 
+import base64
 from collections.abc import Callable
 
 import msgspec
@@ -7,15 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.errors import BadPassphraseError, LedgerDamagedError, MeshError
+from broker.errors import BadPassphraseError, LedgerDamagedError, MeshError, NotFoundError
+from broker.pki.authority import CreatedAuthority
 from broker.pki.seal import (
+    SEAL_VERSION,
     KDFCost,
+    KeyMaterial,
     SealedKeys,
     open_root,
     open_with_credential,
     open_with_passphrase,
+    seal_for_standby,
     seal_keys,
 )
+from broker.pki.transfer import gather_material
 from broker.wire.codec import decode_body, encode_body
 from tests.pki.making import (
     CHEAP,
@@ -31,6 +37,41 @@ from tests.pki.making import (
 )
 
 replace = msgspec.structs.replace
+OWN_CREDENTIAL = bytes(range(32, 64))
+"""Of the standby."""
+
+GOLDEN = base64.b64decode(
+    "hqd2ZXJzaW9uAadtZXNoX2lk2SBhYmFiYWJhYmFiYWJhYmFiYWJhYmFiYWJhYmFiYWJhYqRyb290haRzYWx0xBCAyL"
+    "5GXAwYZHse7MzNJXScqm1lbW9yeV9raWJApnBhc3NlcwGlbGFuZXMBo2JveIKlbm9uY2XEDODVIEXwubt/g3NVoqpj"
+    "aXBoZXJ0ZXh0xBxLH/cDondIvVAefoVB6P5h1PxuL5dr9C6gQOBQq2lzc3Vpbmdfa2V5gqVub25jZcQMoI+mGqe++b"
+    "cI0dApqmNpcGhlcnRleHTEHytxpt2b9gcNqf0escDOg6RpXFtcksIbqJIQZNHVU4ekdG90cIKlbm9uY2XEDFaGwPaA"
+    "dNT8diFIZKpjaXBoZXJ0ZXh0xCTdm9J7dZj+PGgR+5cm9o0yoSwYn1c6+0jf1s+lncWUU0NsIaylc2xvdHOSiKdzbG"
+    "90X2lksDFjOWI4NGQxYzFiMDM1ZmGka2luZKpwYXNzcGhyYXNlqmNyZWF0ZWRfYXTOahilAKRzYWx0xBCe2tMqMxSM"
+    "P4uN456KPB7lqm1lbW9yeV9raWJApnBhc3NlcwGlbGFuZXMBo2JveIKlbm9uY2XEDNEdXIZ8MlDC2d/PC6pjaXBoZX"
+    "J0ZXh0xDC4s8d55fXJMqE29a8ryAYifKYyixuhA5h2YSO7vF4HFVuJQG0pnR8M3fdQgyu64XKIp3Nsb3RfaWSwZDJi"
+    "MzgxY2UxOWI4YTE5ZqRraW5kqmNyZWRlbnRpYWyqY3JlYXRlZF9hdM5qGKUApHNhbHTEEK9xsz2ycAguFehvFRQele"
+    "WqbWVtb3J5X2tpYgCmcGFzc2VzAKVsYW5lcwCjYm94gqVub25jZcQMZX+WNVEXERQA0d0yqmNpcGhlcnRleHTEMAh9"
+    "5hh+WVKeqLYLDWSR8uUj6c2wepxX+HGZf/Y5lG1VuzU3inCTGmdhlWYZ8LA1sg=="
+)
+"""`SealedKeys` as the first release wrote them, before standbys could have them."""
+
+
+def _material(sealed: SealedKeys | None = None) -> KeyMaterial:
+    """Return what the key holder with these sealed keys hands over."""
+    sealed = sealed or sealed_keys()
+    opened = open_with_passphrase(sealed, PASSPHRASE)
+    return gather_material(sealed, opened, root=authority().root, issuing=authority().issuing)
+
+
+def _standby_keys(
+    credential: bytes | None = OWN_CREDENTIAL, material: KeyMaterial | None = None
+) -> SealedKeys:
+    return seal_for_standby(
+        material or _material(),
+        credential=credential,
+        entropy=counting_entropy(b"standby"),
+        now=NOW + 1,
+    )
 
 
 def test_the_passphrase_opens_the_everyday_keys_and_the_root() -> None:
@@ -142,6 +183,7 @@ def test_every_salt_nonce_and_wrapped_key_is_drawn_anew() -> None:
         return drawn[-1]
 
     sealed = _sealed_with(recording)
+    assert sealed.root is not None
     nonces = [sealed.root.box.nonce, sealed.issuing_key.nonce, sealed.totp.nonce]
     nonces += [slot.box.nonce for slot in sealed.slots]
     salts = [sealed.root.salt, *(slot.salt for slot in sealed.slots)]
@@ -202,3 +244,117 @@ def test_a_flipped_bit_never_yields_other_keys(position: int, bit: int) -> None:
         return
     assert opened.issuing_key == authority().issuing_key
     assert opened.totp_secret == TOTP_SECRET
+
+
+def test_the_passphrase_of_the_mesh_opens_the_keys_of_a_standby() -> None:
+    """One passphrase for every key holder; nothing new to remember after a failover."""
+    opened = open_with_passphrase(_standby_keys(), PASSPHRASE)
+    assert opened.issuing_key == authority().issuing_key
+    assert opened.totp_secret == TOTP_SECRET
+    assert opened.wrapping_key == _material().wrapping_key
+
+
+def test_a_standby_opens_its_keys_with_its_own_credential_and_no_other() -> None:
+    """A credential file that was copied off one machine is no key to the next."""
+    opened = open_with_credential(_standby_keys(), OWN_CREDENTIAL)
+    assert opened.issuing_key == authority().issuing_key
+    with pytest.raises(BadPassphraseError):
+        open_with_credential(_standby_keys(), CREDENTIAL)
+    with pytest.raises(BadPassphraseError):
+        open_with_credential(sealed_keys(), OWN_CREDENTIAL)
+
+
+def test_a_credential_slot_of_another_node_is_never_kept() -> None:
+    """Also when a giver sends one."""
+    everything = replace(_material(), slots=sealed_keys().slots)
+    kept = _standby_keys(credential=None, material=everything)
+    assert [slot.kind for slot in kept.slots] == ["passphrase"]
+    with pytest.raises(BadPassphraseError):
+        open_with_credential(kept, CREDENTIAL)
+
+
+def test_a_standby_without_a_credential_waits_for_the_passphrase() -> None:
+    """An operator who wants a person present at each boot gets that on every node."""
+    sealed = _standby_keys(credential=None)
+    assert sealed.slots == _material().slots
+    assert open_with_passphrase(sealed, PASSPHRASE).totp_secret == TOTP_SECRET
+
+
+def test_a_standby_holds_no_root_key_and_says_where_it_is() -> None:
+    """Not a wrong passphrase: the operator is at the wrong machine."""
+    sealed = _standby_keys()
+    assert sealed.root is None
+    for passphrase in (PASSPHRASE, b"wrong"):
+        with pytest.raises(NotFoundError, match="does not hold the root key") as refused:
+            open_root(sealed, passphrase)
+        assert "node that made the mesh" in refused.value.hint
+    assert authority().root_key not in encode_body(sealed)
+
+
+def test_a_promoted_standby_hands_the_keys_on() -> None:
+    """The third key holder has them from the second, and the passphrase still opens them."""
+    second = _standby_keys()
+    third = seal_for_standby(
+        _material(second), credential=CREDENTIAL, entropy=counting_entropy(b"third"), now=NOW
+    )
+    assert open_with_passphrase(third, PASSPHRASE).issuing_key == authority().issuing_key
+    with pytest.raises(BadPassphraseError):
+        open_with_credential(third, OWN_CREDENTIAL)
+
+
+def test_a_standby_draws_its_own_nonces_and_salt() -> None:
+    """Two nodes seal under one wrapping key: a shared nonce would give both texts away."""
+    first, standby = sealed_keys(), _standby_keys()
+    nonces = [sealed.issuing_key.nonce for sealed in (first, standby)]
+    nonces += [sealed.totp.nonce for sealed in (first, standby)]
+    nonces += [sealed.slots[1].box.nonce for sealed in (first, standby)]
+    assert len(set(nonces)) == 6
+    assert first.slots[1].salt != standby.slots[1].salt
+    assert first.slots[1].slot_id != standby.slots[1].slot_id
+
+
+def test_the_keys_of_a_standby_survive_their_wire_form() -> None:
+    """What is written is what is read, in the same version."""
+    standby = _standby_keys()
+    assert decode_body(encode_body(standby), SealedKeys) == standby
+    assert standby.version == SEAL_VERSION
+
+
+def test_keys_sealed_by_the_first_release_still_open() -> None:
+    """An upgrade must not lock anybody out, nor change what is written."""
+    sealed = decode_body(GOLDEN, SealedKeys)
+    assert open_with_passphrase(sealed, PASSPHRASE).issuing_key == b"the issuing key"
+    assert open_with_credential(sealed, CREDENTIAL).totp_secret == TOTP_SECRET
+    assert open_root(sealed, PASSPHRASE) == b"the root key"
+    again = seal_keys(
+        CreatedAuthority(b"", b"", b"the root key", b"the issuing key"),
+        mesh_id=MESH_ID,
+        totp_secret=TOTP_SECRET,
+        passphrase=PASSPHRASE,
+        credential=CREDENTIAL,
+        kdf=CHEAP,
+        entropy=counting_entropy(),
+        now=NOW,
+    )
+    assert encode_body(again) == GOLDEN
+
+
+@pytest.mark.parametrize("credential", [b"", b"short", OWN_CREDENTIAL + b"x"])
+def test_a_standby_with_a_bad_credential_is_the_callers_bug(credential: bytes) -> None:
+    """An empty one would open for everybody."""
+    with pytest.raises(ValueError, match="wrong length"):
+        _standby_keys(credential)
+
+
+def test_sealing_what_no_passphrase_would_open_is_the_callers_bug() -> None:
+    """The keys would be lost with the credential file."""
+    with pytest.raises(ValueError, match="no passphrase slot"):
+        _standby_keys(material=replace(_material(), slots=()))
+
+
+def test_the_wrapping_key_is_in_no_representation() -> None:
+    """It opens everything but the root key."""
+    opened = open_with_passphrase(sealed_keys(), PASSPHRASE)
+    assert repr(opened) == f"OpenedKeys(slot_id={opened.slot_id!r})"
+    assert opened.wrapping_key not in encode_body(sealed_keys())
+    assert opened.wrapping_key not in encode_body(_standby_keys())

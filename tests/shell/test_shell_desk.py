@@ -23,7 +23,7 @@ from broker.shell.desk import Incoming
 from broker.shell.lock import only_broker
 from broker.wire.audit import AuditView, ListAudit
 from broker.wire.authority import AuthorityView, CreateMesh, LockAuthority
-from broker.wire.codec import MESSAGE_BYTES_MAX, encode
+from broker.wire.codec import MESSAGE_BYTES_MAX, VERSION_FRAME, encode
 from broker.wire.control import Fault
 from broker.wire.enrollment import EnrollmentView, InvitesView, ListInvites, SetEnrollment
 from broker.wire.events import RosterMoved
@@ -61,10 +61,10 @@ def envelope(**fields: Any) -> bytes:
 @pytest.mark.parametrize(
     ("frames", "code"),
     [
-        ([b"\x01", envelope(request={"kind": "format-disk"})], ErrorCode.UNKNOWN_KIND),
-        ([b"\x01", envelope(request={"kind": "get-node", "x": 1})], ErrorCode.UNREGISTERED),
-        ([b"\x01", envelope(request=7)], ErrorCode.MALFORMED),
-        ([b"\x02", envelope(request={"kind": "get-node"})], ErrorCode.UNSUPPORTED_VERSION),
+        ([VERSION_FRAME, envelope(request={"kind": "format-disk"})], ErrorCode.UNKNOWN_KIND),
+        ([VERSION_FRAME, envelope(request={"kind": "get-node", "x": 1})], ErrorCode.UNREGISTERED),
+        ([VERSION_FRAME, envelope(request=7)], ErrorCode.MALFORMED),
+        ([b"\x63", envelope(request={"kind": "get-node"})], ErrorCode.UNSUPPORTED_VERSION),
     ],
 )
 def test_a_bad_message_with_an_id_is_answered_with_a_typed_refusal(
@@ -81,11 +81,11 @@ def test_a_bad_message_with_an_id_is_answered_with_a_typed_refusal(
     [
         [],
         [b""],
-        [b"\x01"],
-        [b"\x01", b"\xff\xfe"],
-        [b"\x01", b"\x91" * 100_000],
-        [b"\x01", b"\xc1" * (MESSAGE_BYTES_MAX + 1)],
-        [b"\x01", envelope(request={"kind": "get-node"}), b"extra"],
+        [VERSION_FRAME],
+        [VERSION_FRAME, b"\xff\xfe"],
+        [VERSION_FRAME, b"\x91" * 100_000],
+        [VERSION_FRAME, b"\xc1" * (MESSAGE_BYTES_MAX + 1)],
+        [VERSION_FRAME, envelope(request={"kind": "get-node"}), b"extra"],
     ],
 )
 def test_garbage_is_dropped_and_counted(office: Office, frames: list[bytes]) -> None:

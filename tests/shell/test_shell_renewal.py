@@ -358,7 +358,7 @@ def test_a_serial_with_another_certificate_is_nobody(office: Office) -> None:
 def test_only_key_holders_may_push_to_a_member(office: Office) -> None:
     """A member cannot make another member rekey or install."""
     peer = peer_of(enroll(office, "nas"), "nas")
-    for request in (StartRekey(peer), StartInstall(peer, b"x", b"y")):
+    for request in (StartRekey(peer, 1), StartInstall(peer, b"x", b"y", 1)):
         with pytest.raises(NotAMemberError):
             office.ask(Service.GATEWAY, request, RekeyAnswer)
 
@@ -372,7 +372,7 @@ def test_a_push_waits_for_the_local_renewal_worker(office: Office) -> None:
     peer = peer_of(Issued("ab", b"x", b"", b"", wall_s(), far(), far()), "atlas")
     gateway, worker = office.introduce(Service.GATEWAY), office.introduce(Service.RENEWAL)
     request_id = secrets.token_bytes(16)
-    assert office.turn([(gateway, StartRekey(peer), request_id)]) == []
+    assert office.turn([(gateway, StartRekey(peer, 1), request_id)]) == []
     granted = lease(office, worker).lease
     assert granted is not None
     done = CompleteWork(granted.lease_id, Rekeyed(b"csr"))
@@ -380,7 +380,7 @@ def test_a_push_waits_for_the_local_renewal_worker(office: Office) -> None:
     answers = {entry.caller.request_id: entry.reply for entry in entries}
     assert answers[request_id] == RekeyAnswer(b"csr")
     request_id = secrets.token_bytes(16)
-    office.turn([(gateway, StartInstall(peer, b"leaf", b"issuing"), request_id)])
+    office.turn([(gateway, StartInstall(peer, b"leaf", b"issuing", 1), request_id)])
     granted = lease(office, worker).lease
     assert granted is not None
     done = CompleteWork(granted.lease_id, Installed("ab", "served", "", 12))

@@ -1,7 +1,10 @@
 """The CA's directory after crashes, damage and careless permissions."""
 
+import itertools
 import os
+import shutil
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -10,17 +13,34 @@ import pytest
 from broker.errors import LedgerDamagedError, MeshExistsError, StorageError
 from broker.pki.authority import pem
 from broker.pki.issuer import Issuer
-from broker.pki.seal import open_with_credential, open_with_passphrase
+from broker.pki.seal import (
+    SealedKeys,
+    open_root,
+    open_with_credential,
+    open_with_passphrase,
+    seal_for_standby,
+)
+from broker.pki.transfer import gather_material
 from broker.runtime.files import fsync_directory
 from broker.shell import vault as vault_module
 from broker.shell.vault import (
     Vault,
     create_vault,
+    install_vault,
     load_vault,
     read_credential,
+    remove_vault,
     write_credential,
 )
-from tests.pki.making import CREDENTIAL, PASSPHRASE, authority, new_authority, sealed_keys
+from tests.pki.making import (
+    CREDENTIAL,
+    NOW,
+    PASSPHRASE,
+    authority,
+    counting_entropy,
+    new_authority,
+    sealed_keys,
+)
 
 FILES = {"root.pem", "issuing.pem", "keys.sealed"}
 
@@ -336,3 +356,286 @@ def test_a_truncated_credential_is_damage(tmp_path: Path) -> None:
     write_credential(path, CREDENTIAL[:-1])
     with pytest.raises(LedgerDamagedError, match="31 bytes instead of 32"):
         read_credential(path)
+
+
+def _standby_keys(seed: bytes = b"first") -> SealedKeys:
+    """Return the keys of the shared CA as a standby has them."""
+    opened = open_with_passphrase(sealed_keys(), PASSPHRASE)
+    root, issuing = authority().root, authority().issuing
+    material = gather_material(sealed_keys(), opened, root=root, issuing=issuing)
+    return seal_for_standby(material, credential=None, entropy=counting_entropy(seed), now=NOW)
+
+
+OLDER, NEWER = _standby_keys(b"older"), _standby_keys(b"newer")
+
+
+def _install(directory: Path, sealed: SealedKeys, *, replace: bool = False) -> None:
+    install_vault(directory, authority().root, authority().issuing, sealed, replace=replace)
+
+
+def _names(directory: Path) -> set[str]:
+    return {path.name for path in directory.parent.iterdir()}
+
+
+def test_a_standby_keeps_what_it_received(directory: Path) -> None:
+    """And its parts make a working issuer after the passphrase of the mesh."""
+    _install(directory, OLDER)
+    vault = _load(directory)
+    assert vault == Vault(authority().root, authority().issuing, OLDER)
+    opened = open_with_passphrase(vault.sealed, PASSPHRASE)
+    Issuer.open(root=vault.root, issuing=vault.issuing, issuing_key=opened.issuing_key)
+    assert stat.S_IMODE((directory / "keys.sealed").stat().st_mode) == 0o600
+
+
+def test_received_keys_do_not_replace_a_vault_by_accident(directory: Path) -> None:
+    """A CA that is overwritten is a mesh that is lost."""
+    _install(directory, OLDER)
+    with pytest.raises(MeshExistsError):
+        _install(directory, NEWER)
+    assert _load(directory).sealed == OLDER
+    assert _names(directory) == {"ca"}
+
+
+def test_received_keys_replace_older_ones_when_told_to(directory: Path) -> None:
+    """Nominated again: the same key under a new credential."""
+    _install(directory, OLDER, replace=True)
+    _install(directory, NEWER, replace=True)
+    assert _load(directory).sealed == NEWER
+    assert _names(directory) == {"ca"}
+
+
+def test_the_root_key_survives_that_received_keys_replace_the_vault(directory: Path) -> None:
+    """The first node comes back as a standby; the root key exists nowhere else."""
+    _create(directory)
+    _install(directory, NEWER, replace=True)
+    vault = _load(directory)
+    assert (vault.sealed.slots, vault.sealed.issuing_key) == (NEWER.slots, NEWER.issuing_key)
+    assert open_root(vault.sealed, PASSPHRASE) == authority().root_key
+
+
+def test_a_vault_with_the_root_key_of_another_ca_is_never_replaced(directory: Path) -> None:
+    """It would be the end of that mesh."""
+    other = new_authority()
+    create_vault(directory, other, sealed_keys())
+    with pytest.raises(MeshExistsError, match="root key of another"):
+        _install(directory, NEWER, replace=True)
+    assert _load(directory).root == other.root
+
+
+def test_a_damaged_vault_is_not_replaced_by_received_keys(directory: Path) -> None:
+    """The root key may be in it; a person decides."""
+    _create(directory)
+    (directory / "keys.sealed").write_bytes(b"half")
+    with pytest.raises(LedgerDamagedError):
+        _install(directory, NEWER, replace=True)
+    assert (directory / "keys.sealed").read_bytes() == b"half"
+
+
+def test_a_removed_vault_is_gone_with_everything_beside_it(directory: Path) -> None:
+    """The standby was dismissed: no sealed key stays behind, also none that a crash left."""
+    _install(directory, OLDER)
+    for ending in ("new", "old", "removed"):
+        shutil.copytree(directory, directory.with_name(f"ca.{ending}"))
+    assert remove_vault(directory) is None
+    assert load_vault(directory) is None
+    assert _names(directory) == set()
+
+
+def test_removing_no_vault_is_harmless(directory: Path) -> None:
+    """Dismissed before it was ready, or dismissed twice; an installer's directory stays."""
+    assert remove_vault(directory) is None
+    directory.mkdir()
+    assert remove_vault(directory) is None
+    assert _names(directory) == {"ca"}
+
+
+def test_a_vault_with_the_root_key_is_set_aside_and_never_deleted(directory: Path) -> None:
+    """The first node was dismissed as a key holder; the root key exists nowhere else."""
+    _create(directory)
+    kept = remove_vault(directory)
+    assert load_vault(directory) is None
+    assert kept == directory.with_name("ca.kept")
+    assert open_root(_load(kept).sealed, PASSPHRASE) == authority().root_key
+    _create(directory)
+    with pytest.raises(StorageError):
+        remove_vault(directory)
+    assert _load(kept) == _load(directory)
+
+
+def test_a_damaged_vault_is_set_aside_and_not_deleted(directory: Path) -> None:
+    """Whether the root key is in it, nobody can tell any more."""
+    _install(directory, OLDER)
+    (directory / "keys.sealed").write_bytes(b"half")
+    assert remove_vault(directory) == directory.with_name("ca.kept")
+    assert load_vault(directory) is None
+    assert (directory.with_name("ca.kept") / "keys.sealed").read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("ending", ["new", "old", "removed", "kept"])
+@pytest.mark.parametrize("content", [b"", b"rubbish"])
+def test_a_leftover_beside_the_vault_never_harms_it(
+    directory: Path, ending: str, content: bytes
+) -> None:
+    """Whatever an older attempt left there."""
+    leftover = directory.with_name(f"ca.{ending}")
+    leftover.mkdir()
+    (leftover / "keys.sealed").write_bytes(content)
+    if ending != "old":
+        assert load_vault(directory) is None
+        _install(directory, OLDER)
+    else:
+        leftover.rename(directory.with_name("elsewhere"))
+        _install(directory, OLDER)
+        directory.with_name("elsewhere").rename(leftover)
+    assert _load(directory).sealed == OLDER
+    _install(directory, NEWER, replace=True)
+    assert _load(directory).sealed == NEWER
+
+
+def _deaths(
+    tmp_path: Path, prepare: Callable[[Path], object], act: Callable[[Path], object]
+) -> Iterator[Path]:
+    """Yield the directory after a death before each file operation of `act`, in order."""
+    for step in itertools.count():
+        directory = tmp_path / str(step) / "ca"
+        directory.parent.mkdir()
+        prepare(directory)
+        with pytest.MonkeyPatch.context() as patch:
+            _die_before(patch, step)
+            try:
+                act(directory)
+            except Crash:
+                pass
+            else:
+                return
+        yield directory
+
+
+def _die_before(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the process die before the n-th file operation; removing a tree also dies half way."""
+    taken = itertools.count()
+
+    def dying(original: Callable[..., object]) -> Callable[..., object]:
+        def operation(*args: object) -> object:
+            if next(taken) == step:
+                raise Crash
+            return original(*args)
+
+        return operation
+
+    def torn(path: Path) -> None:
+        if path.exists() and next(taken) == step:
+            next(path.iterdir()).unlink()
+            raise Crash
+        rmtree(path)
+
+    rmtree = shutil.rmtree
+    for name in STEPS:
+        patch.setattr(vault_module, name, dying(getattr(vault_module, name)))
+    patch.setattr(Path, "rename", dying(Path.rename))
+    patch.setattr(shutil, "rmtree", dying(torn))
+
+
+def _mid_exchange(directory: Path) -> None:
+    """Leave what a death between the two renames of an exchange leaves."""
+    _install(directory, NEWER)
+    directory.rename(directory.with_name("ca.new"))
+    _install(directory.with_name("ca.old"), OLDER)
+
+
+def _cluttered(directory: Path) -> None:
+    """Leave a vault, and half of several others beside it."""
+    _install(directory, OLDER)
+    for ending in ("new", "old", "removed"):
+        leftover = directory.with_name(f"ca.{ending}")
+        leftover.mkdir()
+        (leftover / "root.pem").write_text("half", encoding="ascii")
+
+
+PREPARED = pytest.mark.parametrize(
+    "prepare", [lambda path: _install(path, OLDER), _mid_exchange, _cluttered]
+)
+
+
+@PREPARED
+def test_a_crash_at_any_step_of_an_exchange_leaves_the_old_or_the_new_vault(
+    tmp_path: Path, prepare: Callable[[Path], object]
+) -> None:
+    """Never none and never half of one; the next attempt succeeds and clears up."""
+    seen = []
+    for directory in _deaths(tmp_path, prepare, lambda path: _install(path, NEWER, replace=True)):
+        seen.append(_load(directory).sealed)
+        _install(directory, NEWER, replace=True)
+        assert _load(directory).sealed == NEWER
+        assert _names(directory) <= {"ca", "ca.removed"}
+    changed = seen.index(NEWER)
+    assert set(map(OLDER.__eq__, seen[:changed])) == {True}
+    assert set(map(NEWER.__eq__, seen[changed:])) == {True}
+    assert len(seen) >= 10
+
+
+@PREPARED
+def test_a_crash_at_any_step_of_a_removal_leaves_the_whole_vault_or_none(
+    tmp_path: Path, prepare: Callable[[Path], object]
+) -> None:
+    """And what was removed never comes back, whatever was beside it."""
+    gone = []
+    for directory in _deaths(tmp_path, prepare, remove_vault):
+        vault = load_vault(directory)
+        assert vault is None or vault.sealed == OLDER
+        gone.append(vault is None)
+        remove_vault(directory)
+        assert load_vault(directory) is None
+        assert _names(directory) == set()
+    assert gone == sorted(gone)
+    assert any(gone)
+    assert not all(gone)
+
+
+def test_a_crash_at_any_step_of_an_exchange_never_loses_the_root_key(tmp_path: Path) -> None:
+    """It exists nowhere else."""
+    for directory in _deaths(tmp_path, _create, lambda path: _install(path, NEWER, replace=True)):
+        assert open_root(_load(directory).sealed, PASSPHRASE) == authority().root_key
+
+
+def test_a_vault_that_a_crash_left_aside_is_not_overwritten_as_if_there_were_none(
+    directory: Path,
+) -> None:
+    """Between the two renames of an exchange there is a vault, only not in its place."""
+    _mid_exchange(directory)
+    with pytest.raises(MeshExistsError):
+        _create(directory)
+    assert _load(directory).sealed == OLDER
+
+
+def test_an_old_vault_is_durably_gone_before_the_newer_one_is_moved(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the leftover of an earlier exchange would otherwise be taken for it."""
+    _cluttered(directory)
+    order: list[str] = []
+    rmtree, rename = shutil.rmtree, Path.rename
+
+    def noted_directory(path: Path) -> None:
+        order.append(f"fsync {path.name}")
+        fsync_directory(path)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        order.append(f"rename {path.name} {target.name}")
+        return rename(path, target)
+
+    def noted_rmtree(path: Path) -> None:
+        order.append(f"rmtree {path.name}")
+        rmtree(path)
+
+    monkeypatch.setattr(vault_module, "fsync_directory", noted_directory)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+    monkeypatch.setattr(shutil, "rmtree", noted_rmtree)
+    parent = f"fsync {directory.parent.name}"
+    _install(directory, NEWER, replace=True)
+    exchange = ["rmtree ca.old", parent, "rename ca ca.old", "rename ca.new ca", parent]
+    assert order == ["rmtree ca.new", "fsync ca.new", *exchange, "rmtree ca.old", parent]
+    order.clear()
+    remove_vault(directory)
+    removal = ["rename ca ca.removed", parent, "rmtree ca.removed", parent]
+    assert order == ["rmtree ca.removed", parent, *removal]

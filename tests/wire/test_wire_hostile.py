@@ -32,7 +32,7 @@ def test_a_wrong_number_of_frames_is_malformed(frames: list[bytes]) -> None:
         codec.decode_call(frames)
 
 
-@pytest.mark.parametrize("version", [b"", b"\x00", b"\x02", b"\x01\x00", b"HTTP/1.1"])
+@pytest.mark.parametrize("version", [b"", b"\x00", b"\x01", b"\x03", b"\x02\x00", b"HTTP/1.1"])
 def test_another_version_is_refused_by_name(version: bytes) -> None:
     """An old peer learns that both sides need the same release."""
     with pytest.raises(errors.UnsupportedVersionError) as caught:

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
-from broker.client import Link
+from broker.client import Link, Subscription
 from broker.runtime.events import EventName
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.wire.base import Event
+from broker.wire.claims import Claim, Gossip, SignedBeat, SignedHead
 from broker.wire.ids import Service
 from broker.wire.node import Endpoint, Membership, MeshView, NodeView
 from tests.workers.small_ca import DOMAIN, SmallCA
@@ -22,6 +24,11 @@ from workers.peer import PeerSession
 from workers.process import Desk
 
 PIN = "ab" * 32
+GOSSIP = Gossip(
+    beats=(SignedBeat(body=b"a beat", signature=b"signed"),),
+    head=SignedHead(body=b"a head", signature=b"signed"),
+)
+"""What the worker only carries: whether it is true is for brokers to find out."""
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -53,14 +60,21 @@ class StopByHand:
 
 @contextmanager
 def desk_at(
-    paths: Paths, settings: Settings, service: Service, stop: StopByHand | None = None
+    paths: Paths,
+    settings: Settings,
+    service: Service,
+    stop: StopByHand | None = None,
+    wakes: tuple[type[Event], ...] = (),
 ) -> Iterator[Desk]:
-    """Give a desk that is registered with the broker at `paths`."""
+    """Give a desk that is registered with the broker at `paths` and hears of `wakes`."""
     stop = stop or StopByHand()
     try:
-        with Link(paths, service, service.value, stopping=stop.requested) as link:
+        with (
+            Link(paths, service, service.value, stopping=stop.requested) as link,
+            Subscription(paths, wakes) as events,
+        ):
             link.introduce()
-            yield Desk(link, paths, settings, stop)  # type: ignore[arg-type]  # set by hand
+            yield Desk(link, paths, settings, stop, events)  # type: ignore[arg-type]  # set by hand
     finally:
         stop.close()
 
@@ -114,6 +128,22 @@ def endpoint(host: str, port: int = 7643, address: str = "127.0.0.1") -> Endpoin
     )
 
 
+def claim_of(host: str = "node-a", **changes: Any) -> Claim:
+    """Return what the primary of term 3 says of itself; `changes` replace fields."""
+    claim = Claim(
+        host=host,
+        role="primary",
+        serving=True,
+        term=3,
+        highest_term=3,
+        version_term=3,
+        sequence=9,
+        hash="cd" * 32,
+        promotable=True,
+    )
+    return msgspec.structs.replace(claim, **changes)
+
+
 def node_in_mesh(host: str = "node-b", **changes: Any) -> NodeView:
     """Return a member of a mesh whose primary is node-a; `changes` replace fields."""
     mesh = MeshView(
@@ -131,6 +161,7 @@ def node_in_mesh(host: str = "node-b", **changes: Any) -> NodeView:
         term=3,
         sequence=40,
         bundle_sequence=7,
+        bundle_term=3,
         mesh=mesh,
         member_id="02" * 16,
     )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.errors import BadPassphraseError
+from broker.errors import BadPassphraseError, NotPrimaryError, WithheldError
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
@@ -32,6 +33,20 @@ from broker.wire.invite import decode_invite
 from broker.wire.liveness import Goodbye
 from broker.wire.node import GetNode, GetStatus, MemberLine, StatusView
 from broker.wire.roster import ListMembers, MembersView, RevocationAnswer, RevokeMember
+from broker.wire.standby import (
+    CloseReview,
+    ListReviews,
+    ListStandbys,
+    NominateStandby,
+    PromoteHere,
+    PromotionAnswer,
+    RemoveStandby,
+    ReviewsView,
+    StandbysView,
+    StepDown,
+    StepDownAnswer,
+    SyncNow,
+)
 from tests.stub_broker import StubBroker, idle_node
 from tests.support import eventually
 from tests.workers.door_house import House, Notebook, visit_unix
@@ -147,10 +162,8 @@ def test_the_operator_is_who_the_kernel_says(flat: Flat) -> None:
         said = visitor.ask("POST", "/v1/approvals/ab/approve", body, {"X-User": "mallory"})
         assert said.json["approval"]["operator"] == "root"
         assert visitor.ask("POST", "/v1/approvals/ab/deny").status == 200
-    import pwd  # noqa: PLC0415 (only here)
-
     yes, no = flat.broker.seen(DecideApproval)
-    assert yes.operator == no.operator == pwd.getpwuid(os.geteuid()).pw_name
+    assert yes.operator == no.operator == user_name()
     assert (yes.approve, yes.reason, no.approve) == (True, "knows the words", False)
 
 
@@ -209,6 +222,103 @@ def test_parameters_reach_the_broker(flat: Flat) -> None:
     assert flat.broker.seen(RevokeInvite)[0].invite_id == "beef"
     revoked = flat.broker.seen(RevokeMember)[0]
     assert (revoked.host, revoked.reason, revoked.dry_run) == ("nas.home.arpa", "lost", True)
+
+
+STANDBYS = StandbysView(
+    host="atlas",
+    phase="serving",
+    mode="automatic",
+    term=3,
+    primary="atlas",
+    lines=(),
+    powers="full",
+    silent_ms=400,
+)
+
+
+def user_name() -> str:
+    """Return the name of whoever runs this."""
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def answer_succession(broker: StubBroker) -> None:
+    """Let the broker answer every question about the succession."""
+    broker.answers[ListStandbys] = lambda _request: STANDBYS
+    broker.answers[NominateStandby] = lambda _request: Ack()
+    broker.answers[RemoveStandby] = lambda _request: Ack()
+    broker.answers[PromoteHere] = lambda _request: PromotionAnswer("promoted", 4, "silent")
+    broker.answers[StepDown] = lambda _request: StepDownAnswer("nas", 3)
+    broker.answers[SyncNow] = lambda _request: Ack()
+    broker.answers[ListReviews] = lambda _request: ReviewsView(reviews=(), total=0)
+    broker.answers[CloseReview] = lambda _request: Ack()
+
+
+def test_every_route_of_the_succession_reaches_the_broker(flat: Flat) -> None:
+    """Paths and bodies become one request each; the operator is who the kernel says."""
+    answer_succession(flat.broker)
+    with visit_unix(flat.paths.api_socket) as visitor:
+        assert visitor.ask("GET", "/v1/standbys").json["silent_ms"] == 400
+        assert visitor.ask("POST", "/v1/standbys/nas.home.arpa").status == 200
+        assert visitor.ask("DELETE", "/v1/standbys/nas").status == 200
+        body = {"force": True, "dry_run": True, "operator": "mallory"}
+        said = visitor.ask("POST", "/v1/standby/promote", body)
+        assert (said.json["outcome"], said.json["term"]) == ("promoted", 4)
+        said = visitor.ask("POST", "/v1/standby/step-down", {"successor": "nas"})
+        assert said.json["successor"] == "nas"
+        assert visitor.ask("POST", "/v1/standby/sync").status == 200
+        assert visitor.ask("GET", "/v1/reviews?limit=7").json["total"] == 0
+        assert visitor.ask("POST", "/v1/reviews/beef/close").status == 200
+    name = user_name()
+    seen = flat.broker.seen
+    assert seen(NominateStandby) == [NominateStandby("nas.home.arpa", name)]
+    assert seen(RemoveStandby) == [RemoveStandby("nas", name)]
+    assert seen(PromoteHere) == [PromoteHere(name, force=True, dry_run=True)]
+    assert seen(StepDown) == [StepDown(name, successor="nas")]
+    assert seen(SyncNow) == [SyncNow(name)]
+    assert seen(ListReviews) == [ListReviews(limit=7)]
+    assert seen(CloseReview) == [CloseReview("beef", name)]
+
+
+def test_bodies_of_the_succession_may_be_missing(flat: Flat) -> None:
+    """Nothing said means: not forced, not dry, whoever is ready."""
+    answer_succession(flat.broker)
+    with visit_unix(flat.paths.api_socket) as visitor:
+        assert visitor.ask("POST", "/v1/standby/promote").status == 200
+        assert visitor.ask("POST", "/v1/standby/step-down").status == 200
+        assert visitor.ask("POST", "/v1/standby/promote", {"force": "yes"}).status == 400
+    (promotion,) = flat.broker.seen(PromoteHere)
+    assert (promotion.force, promotion.dry_run) == (False, False)
+    (step_down,) = flat.broker.seen(StepDown)
+    assert (step_down.successor, step_down.only_if_ready) == ("", True)
+
+
+def test_an_id_that_is_no_hexadecimal_never_reaches_the_broker(flat: Flat) -> None:
+    """The bounds of the wire hold at the door."""
+    answer_succession(flat.broker)
+    with visit_unix(flat.paths.api_socket) as visitor:
+        assert visitor.ask("POST", "/v1/reviews/..%2F..%2Fetc/close").status == 400
+        assert visitor.ask("POST", f"/v1/standbys/{'a' * 254}").status == 400
+    assert not flat.broker.seen(CloseReview)
+    assert not flat.broker.seen(NominateStandby)
+
+
+def test_a_refused_change_of_roles_names_code_and_hint(flat: Flat) -> None:
+    """The command turns the code into its exit status."""
+
+    def hold_back(_request: PromoteHere) -> None:
+        raise WithheldError("lagging: row 40 of 41", hint="certmesh standby sync")
+
+    def not_here(_request: NominateStandby) -> None:
+        raise NotPrimaryError("atlas leads")
+
+    flat.broker.answers[PromoteHere] = hold_back
+    flat.broker.answers[NominateStandby] = not_here
+    with visit_unix(flat.paths.api_socket) as visitor:
+        said = visitor.ask("POST", "/v1/standby/promote")
+        assert (said.status, said.json["code"]) == (503, "withheld")
+        assert said.json["hint"] == "certmesh standby sync"
+        said = visitor.ask("POST", "/v1/standbys/nas")
+        assert (said.status, said.json["code"]) == (503, "not_primary")
 
 
 def test_the_certificate_is_shown_with_its_places(flat: Flat) -> None:
@@ -326,6 +436,12 @@ def test_a_route_for_each_question_and_each_says_what_it_is() -> None:
     assert all(route.summary.endswith(".") for route in ASKING_ROUTES)
 
 
+def accepts(path: Path) -> bool:
+    """Return whether somebody listens: the name is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as wire:
+        return wire.connect_ex(str(path)) == 0
+
+
 def test_the_process_serves_and_leaves_politely(paths: Paths) -> None:
     """SIGTERM: Goodbye to the broker, the socket is gone, exit 0; no passphrase in its log."""
     log = paths.log / "console.log"
@@ -334,7 +450,7 @@ def test_the_process_serves_and_leaves_politely(paths: Paths) -> None:
             command = [sys.executable, "-m", "workers.console", str(paths.settings)]
             process = subprocess.Popen(command, stdout=out, stderr=out, cwd=ROOT)
         try:
-            eventually(paths.api_socket.exists, 10)
+            eventually(lambda: accepts(paths.api_socket), 10)
             with visit_unix(paths.api_socket) as visitor:
                 said = visitor.ask("POST", "/v1/ca/unlock", {"passphrase": PASSPHRASE})
                 assert said.status == 200

@@ -6,15 +6,18 @@ import msgspec
 import pytest
 
 from broker.errors import PeerUnreachableError
+from broker.wire.claims import Gossip
 from broker.wire.failover import FailoverPlan, HelloAnswer, Hint, Sighting
+from broker.wire.mesh_api import HelloBody
 from broker.wire.node import Endpoint
-from tests.workers.loop_desk import PIN, endpoint
+from tests.workers.loop_desk import GOSSIP, PIN, claim_of, endpoint
 from workers.failover.logic import (
     HINT_ADDRESSES_MAX,
     HINTED_PROBES_MAX,
     HINTS_MAX,
     LABEL_BYTES_MAX,
     best,
+    hello,
     hint_of,
     instance_label,
     keep,
@@ -42,11 +45,9 @@ def hint(instance: str = "certmesh-ca-node-a", **changes: Any) -> Hint:
     return msgspec.structs.replace(made, **changes)
 
 
-def claim(host: str = "node-a") -> HelloAnswer:
-    """Return what a primary says of itself."""
-    return HelloAnswer(
-        host=host, role="primary", term=3, highest_term=3, sequence=9, promotable=True
-    )
+def answer(host: str = "node-a") -> HelloAnswer:
+    """Return what a primary says of itself, and what it has heard."""
+    return HelloAnswer(claim_of(host), GOSSIP)
 
 
 def test_a_record_becomes_a_hint() -> None:
@@ -184,10 +185,24 @@ def test_hinted_probes_are_bounded() -> None:
 
 def test_a_claim_under_another_name_is_no_claim() -> None:
     """Verified is not enough: it must be the one that was asked."""
-    seen = sighting(endpoint("node-a"), claim("node-c"))
+    seen = sighting(endpoint("node-a"), answer("node-c"))
 
-    assert seen.claim is None
+    assert (seen.claim, seen.gossip) == (None, Gossip())
     assert "answered as node-c" in seen.error
+
+
+def test_a_sighting_carries_the_claim_and_what_its_owner_has_heard() -> None:
+    """The broker verifies the beats; whoever brings them does not matter."""
+    seen = sighting(endpoint("node-a"), answer("Node-A"))
+
+    assert seen == Sighting("node-a", "127.0.0.1", claim_of("Node-A"), "", GOSSIP)
+
+
+def test_a_node_without_a_claim_has_nothing_to_say() -> None:
+    """None: no key holder, so nobody is asked."""
+    assert hello(plan()) is None
+    speaking = msgspec.structs.replace(plan(), claim=claim_of("node-b"), gossip=GOSSIP)
+    assert hello(speaking) == HelloBody(claim_of("node-b"), GOSSIP)
 
 
 def test_a_failed_probe_says_why() -> None:
@@ -201,7 +216,7 @@ def test_a_failed_probe_says_why() -> None:
 def test_a_verified_claim_beats_failures_at_other_addresses() -> None:
     """One living address is enough to be alive."""
     dead = sighting(endpoint("node-a"), PeerUnreachableError("refused"))
-    alive = sighting(endpoint("node-a", address="127.0.0.9"), claim())
+    alive = sighting(endpoint("node-a", address="127.0.0.9"), answer())
 
     assert best([dead, alive, dead]) == (alive,)
     assert best([dead]) == (dead,)

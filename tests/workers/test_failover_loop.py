@@ -3,6 +3,7 @@
 import logging
 import secrets
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,9 @@ from broker.runtime.events import EventName
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Discovery, Failover, Settings
 from broker.wire.base import Reply, Request
+from broker.wire.claims import Gossip
 from broker.wire.control import Ack
+from broker.wire.events import RoleMoved
 from broker.wire.failover import (
     Announcement,
     FailoverPlan,
@@ -26,15 +29,18 @@ from broker.wire.failover import (
     Hint,
     PlanFailover,
     ReportSightings,
+    Sighting,
 )
 from broker.wire.ids import Service
 from broker.wire.mesh_api import HelloBody
-from broker.wire.node import Endpoint, GetNode
+from broker.wire.node import Endpoint, GetNode, Membership
 from tests.stub_broker import StubBroker, idle_node
 from tests.support import eventually
-from tests.workers.fake_node import FakeNode, Visit
+from tests.workers.fake_node import FakeNode, Table, Visit
 from tests.workers.loop_desk import (
+    GOSSIP,
     PIN,
+    claim_of,
     desk_at,
     endpoint,
     enrol,
@@ -47,7 +53,8 @@ from tests.workers.small_ca import SmallCA
 from workers.failover.air import ZeroconfAir
 from workers.failover.loop import FailoverLoop, deadline_ms
 from workers.failover.radio import Radio
-from workers.process import Desk
+from workers.peer import PeerSession
+from workers.process import Desk, Outcome
 
 ANNOUNCEMENT = Announcement(
     instance="certmesh-ca-node-b",
@@ -56,19 +63,26 @@ ANNOUNCEMENT = Announcement(
     server="node-b.local.",
     txt={"role": "primary", "fingerprint": PIN, "term": "3"},
 )
+OWN = claim_of("node-b", role="standby", serving=False)
 SPOOF = Hint("certmesh-ca-node-a", ("127.0.0.1",), 7642, "primary", PIN, "99")
 
 
 def plan(*targets: Endpoint, announce: Announcement | None = None) -> FailoverPlan:
     """Return what the broker says."""
-    return FailoverPlan(announce=announce, targets=targets, discovery=True, pin=PIN, host="node-b")
-
-
-def claim(host: str = "node-a") -> HelloAnswer:
-    """Return what a primary says of itself."""
-    return HelloAnswer(
-        host=host, role="primary", term=3, highest_term=3, sequence=9, promotable=True
+    return FailoverPlan(
+        announce=announce,
+        targets=targets,
+        discovery=True,
+        pin=PIN,
+        host="node-b",
+        claim=OWN,
+        gossip=GOSSIP,
     )
+
+
+def answer(host: str = "node-a") -> HelloAnswer:
+    """Return what a primary says of itself, and what it has heard."""
+    return HelloAnswer(claim_of(host), GOSSIP)
 
 
 def answer_with(reply: Reply, _: Request) -> Reply:
@@ -108,7 +122,7 @@ def ca() -> SmallCA:
 def primary(ca: SmallCA) -> Iterator[FakeNode]:
     """The mesh port of node-a."""
     with FakeNode(
-        ca, {("POST", "/v1/hello"): lambda _: claim()}, host="node-a", mutual=True
+        ca, {("POST", "/v1/hello"): lambda _: answer()}, host="node-a", mutual=True
     ) as node:
         yield node
 
@@ -130,7 +144,7 @@ def broker(paths: Paths, ca: SmallCA, primary: FakeNode) -> Iterator[StubBroker]
 def desk(broker: StubBroker, paths: Paths, settings: Settings) -> Iterator[Desk]:
     """Where the loop works."""
     assert broker.boot_id
-    with desk_at(paths, settings, Service.FAILOVER) as found:
+    with desk_at(paths, settings, Service.FAILOVER, wakes=FailoverLoop.wakes) as found:
         yield found
 
 
@@ -163,10 +177,10 @@ def test_a_probe_over_mutual_tls_becomes_a_sighting(
     outcome = loop.round(desk)
 
     (visit,) = primary.seen("/v1/hello")
-    assert msgspec.json.decode(visit.body, type=HelloBody) == HelloBody(term=3, role="standby")
+    assert msgspec.json.decode(visit.body, type=HelloBody) == HelloBody(OWN, GOSSIP)
     assert visit.peer is not None
     (seen,) = report(broker).sightings
-    assert (seen.host, seen.address, seen.claim) == ("node-a", "127.0.0.1", claim())
+    assert seen == Sighting("node-a", "127.0.0.1", claim_of(), "", GOSSIP)
     assert outcome.error == ""
     assert "1 of 1 key holders answer" in outcome.state
     assert outcome.next_in_ms is not None
@@ -191,7 +205,7 @@ def test_an_impostor_where_a_hint_points_proves_nothing(
 ) -> None:
     """Defect 8, with a listener of another CA, and with a member that is not the key holder."""
     for signer, name in ((SmallCA("evil"), "node-a"), (ca, "node-m")):
-        table: Any = {("POST", "/v1/hello"): lambda _: claim()}
+        table: Any = {("POST", "/v1/hello"): lambda _: answer()}
         with FakeNode(signer, table, host=name, mutual=False) as impostor:
             dead = endpoint("node-a", port=impostor.port, address="127.0.0.77")
             broker.answers[PlanFailover] = partial(answer_with, plan(dead))
@@ -213,7 +227,7 @@ def test_a_hint_finds_a_key_holder_that_has_moved(
     loop.round(desk)
 
     (seen,) = report(broker).sightings
-    assert (seen.claim, seen.address) == (claim(), "127.0.0.1")
+    assert (seen.claim, seen.address) == (claim_of(), "127.0.0.1")
 
 
 def test_all_targets_are_probed_at_once(
@@ -233,7 +247,7 @@ def test_all_targets_are_probed_at_once(
 
     assert boottime_ms() - started_ms < 2000
     claims = {seen.host: seen.claim for seen in report(broker).sightings}
-    assert claims == {"node-x": None, "node-y": None, "node-z": None, "node-a": claim()}
+    assert claims == {"node-x": None, "node-y": None, "node-z": None, "node-a": claim_of()}
     unreachable = [line["host"] for line in logged(caplog, EventName.PEER_UNREACHABLE)]
     assert sorted(unreachable) == ["node-x", "node-y", "node-z"]
 
@@ -254,9 +268,101 @@ def test_a_refusal_is_reported_in_the_peers_words(
     loop.round(desk)
     assert report(broker).sightings[0].error == "the CA is locked"
 
-    primary.table["POST", "/v1/hello"] = lambda _: claim()
+    primary.table["POST", "/v1/hello"] = lambda _: answer()
     loop.round(desk)
     assert [line["host"] for line in logged(caplog, EventName.PEER_REACHED)] == ["node-a"]
+
+
+def test_a_claim_under_another_name_is_no_sighting(
+    loop: FailoverLoop, desk: Desk, broker: StubBroker, primary: FakeNode
+) -> None:
+    """The certificate is that of node-a; whoever speaks there for another proves nothing."""
+    primary.table["POST", "/v1/hello"] = lambda _: answer("node-z")
+
+    loop.round(desk)
+
+    (seen,) = report(broker).sightings
+    assert (seen.host, seen.claim, seen.gossip) == ("node-a", None, Gossip())
+    assert "answered as node-z" in seen.error
+
+
+def test_a_node_with_nothing_to_claim_probes_nobody(
+    quick: Settings, desk: Desk, broker: StubBroker, primary: FakeNode
+) -> None:
+    """A member is no key holder; what it hears by mDNS is reported all the same."""
+    mute = msgspec.structs.replace(plan(primary.endpoint()), claim=None)
+    broker.answers[PlanFailover] = partial(answer_with, mute)
+
+    outcome = FailoverLoop(quick, HintingRadio(SPOOF), peer_session).round(desk)
+
+    assert primary.visits == []
+    assert (report(broker).sightings, report(broker).hints) == ((), (SPOOF,))
+    assert "nothing to claim" in outcome.state
+
+
+def hanging(gate: threading.Event) -> Table:
+    """Return the doors of a key holder that takes a question and says nothing."""
+    return {("POST", "/v1/hello"): lambda _: gate.wait(20) and None}
+
+
+def in_background(loop: FailoverLoop, desk: Desk) -> tuple[threading.Thread, list[Outcome]]:
+    """Run a round in a thread; the desk is its own meanwhile."""
+    outcomes: list[Outcome] = []
+    thread = threading.Thread(target=lambda: outcomes.append(loop.round(desk)), daemon=True)
+    thread.start()
+    return thread, outcomes
+
+
+def test_a_new_role_does_not_wait_for_a_dead_key_holder(
+    desk: Desk, broker: StubBroker, primary: FakeNode, ca: SmallCA, settings: Settings
+) -> None:
+    """A promotion comes just when somebody is dead: the living hear of it at once."""
+    gate = threading.Event()
+    with FakeNode(ca, hanging(gate), host="node-x", mutual=True) as dead:
+        broker.answers[PlanFailover] = lambda _: plan(dead.endpoint(), primary.endpoint())
+        loop = FailoverLoop(settings, None, peer_session_of_ten_seconds)
+        thread, outcomes = in_background(loop, desk)
+        eventually(lambda: dead.visits and primary.visits)
+
+        began_ms = boottime_ms()
+        broker.publish_until(RoleMoved("primary", 4), lambda: not thread.is_alive())
+        took_ms = boottime_ms() - began_ms
+
+        assert took_ms < 1500
+        assert outcomes[0].next_in_ms == 0
+        assert [(one.host, one.claim) for one in report(broker).sightings] == [
+            ("node-a", claim_of())
+        ]
+        thread, _ = in_background(loop, desk)
+        eventually(lambda: len(dead.visits) == 2)
+        gate.set()
+        eventually(lambda: not thread.is_alive())
+
+
+def test_a_round_that_was_cut_short_calls_nobody_dead(
+    desk: Desk,
+    broker: StubBroker,
+    ca: SmallCA,
+    settings: Settings,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Silence of a quarter of a second is no evidence."""
+    gate = threading.Event()
+    with FakeNode(ca, hanging(gate), host="node-x", mutual=True) as slow:
+        broker.answers[PlanFailover] = lambda _: plan(slow.endpoint())
+        loop = FailoverLoop(settings, None, peer_session_of_ten_seconds)
+        thread, _ = in_background(loop, desk)
+        eventually(lambda: slow.visits)
+        broker.publish_until(RoleMoved("standby", 4), lambda: not thread.is_alive())
+        gate.set()
+
+    assert report(broker).sightings == ()
+    assert logged(caplog, EventName.PEER_UNREACHABLE) == []
+
+
+def peer_session_of_ten_seconds(paths: Paths, membership: Membership) -> PeerSession:
+    """Open a session more patient than any round here."""
+    return PeerSession(paths, membership, timeout_s=10)
 
 
 def test_mdns_off_is_said_once_and_known_targets_are_still_probed(
@@ -267,7 +373,7 @@ def test_mdns_off_is_said_once_and_known_targets_are_still_probed(
 
     assert len(logged(caplog, EventName.DISCOVERY_DISABLED)) == 1
     assert "mDNS is off" in outcomes[-1].state
-    assert report(broker).sightings[0].claim == claim()
+    assert report(broker).sightings[0].claim == claim_of()
 
 
 def test_the_plans_announcement_is_what_is_wanted(
@@ -315,7 +421,7 @@ def test_trouble_with_discovery_is_the_rounds_error(
     outcome = FailoverLoop(quick, Broken(), peer_session).round(desk)
 
     assert "no multicast" in outcome.error
-    assert report(broker).sightings[0].claim == claim()
+    assert report(broker).sightings[0].claim == claim_of()
 
 
 def test_the_deadline_is_below_the_tick() -> None:
@@ -330,7 +436,7 @@ def test_one_round_as_a_process(broker: StubBroker, paths: Paths, primary: FakeN
 
     assert process.returncode == 0, output
     assert primary.seen("/v1/hello")
-    assert report(broker).sightings[0].claim == claim()
+    assert report(broker).sightings[0].claim == claim_of()
 
 
 @pytest.fixture

@@ -15,17 +15,18 @@ from broker.wire.ids import Service
 from broker.wire.node import Endpoint, Membership
 from tests.stub_broker import StubBroker
 from tests.support import eventually
-from tests.workers.loop_desk import StopByHand, desk_at, write_membership
+from tests.workers.loop_desk import StopByHand, desk_at, endpoint, write_membership
 from workers.fanout import Fanout, Session
 from workers.process import Desk
 from workers.repeats import SUBJECTS_MAX, Repeats
 
 
 class Line:
-    """A session that only counts its closings."""
+    """A session that only counts how it ends."""
 
     def __init__(self) -> None:
         self.closed = 0
+        self.cut = threading.Event()
 
     def call(
         self, endpoint: Endpoint, method: str, path: str, body: Body | None, kind: type
@@ -33,9 +34,21 @@ class Line:
         """Refuse: these tests need no answers."""
         raise PeerUnreachableError(f"{endpoint.host} {method} {path} {body} {kind}")
 
-    def fetch(self, endpoint: Endpoint, path: str) -> bytes:
-        """Return nothing new."""
-        return f"{endpoint.host}{path}".encode()[:0]
+    def fetch(
+        self,
+        endpoint: Endpoint,
+        path: str,
+        body: Body | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Return nothing new, once the line is cut or the time is over."""
+        self.cut.wait(timeout_s)
+        return f"{endpoint.host}{path}{body}".encode()[:0]
+
+    def abort(self) -> None:
+        """Let go of whoever waits."""
+        self.cut.set()
 
     def close(self) -> None:
         """Count."""
@@ -219,6 +232,56 @@ def test_another_membership_means_other_sessions(
     fanout.ask({"a": said("x")}, desk, 1000)
 
     assert [line.closed for line in lines.opened] == [1, 0]
+
+
+def test_a_node_that_was_abandoned_can_be_asked_anew_at_once(
+    fanout: Fanout[str], desk: Desk, lines: Lines
+) -> None:
+    """A long question must not stand in the way of the one that replaces it."""
+
+    def patient(session: Session) -> str:
+        session.fetch(endpoint("a"), "/", timeout_s=10)
+        return "old"
+
+    fanout.ask({"a": patient}, desk, 20)
+    fanout.abandon(["a", "never asked"])
+
+    assert fanout.ask({"a": said("new")}, desk, 1000) == {"a": "new"}
+    assert lines.opened[0].cut.is_set()
+    assert not lines.opened[1].cut.is_set()
+
+
+def test_the_answer_to_an_abandoned_question_is_nobodys(
+    fanout: Fanout[str], desk: Desk, lines: Lines, gate: threading.Event
+) -> None:
+    """It belongs to a plan that is over; its session is closed when its thread has ended."""
+
+    def slow(_: Session) -> str:
+        gate.set()
+        eventually(lambda: lines.opened[0].closed)  # the late answer has been taken by now
+        return "new"
+
+    fanout.ask({"a": stuck(gate)}, desk, 20)
+    fanout.abandon(["a"])
+
+    assert fanout.ask({"a": slow}, desk, 2000) == {"a": "new"}
+    assert [line.closed for line in lines.opened] == [1, 0]
+
+
+def test_an_answer_is_told_while_others_are_still_silent(
+    fanout: Fanout[str], desk: Desk, gate: threading.Event
+) -> None:
+    """What a living node knows must not grow old behind a dead one."""
+    told: dict[str, str | Exception] = {}
+
+    def tell(key: str, answer: str | Exception) -> None:
+        told[key] = answer
+        gate.set()
+
+    answers = fanout.ask({"slow": stuck(gate), "well": said("yes")}, desk, 10_000, tell)
+
+    assert answers == {"slow": "late", "well": "yes"}
+    assert list(told) == ["well", "slow"]
 
 
 def test_without_a_membership_nobody_is_called(

@@ -16,72 +16,16 @@ from broker.wire.enrollment import GetTrust, Join, JoinAnswer, TrustAnswer
 from broker.wire.ids import Service
 from broker.wire.messages import Call
 from broker.wire.node import GetNode, MeshView
-from broker.wire.roster import BundleAnswer, GetBundle, WhoAmI, WhoAmIAnswer
+from broker.wire.roster import BundleAnswer, GetBundle, WhoAmI
 from tests.stub_broker import StubBroker, idle_node
 from tests.support import eventually
-from tests.workers.door_house import House, Notebook, is_refused, port_of, visit
-from tests.workers.tls_lab import ENDPOINT, Lab, Pair, install, write_membership
-from workers.connection import Limits, Origin
+from tests.workers.door_house import House, is_refused, visit
+from tests.workers.tls_lab import ENDPOINT, Lab, install, write_membership
+from tests.workers.yard import LIMITS, Yard, whoami
+from workers.connection import Origin
 from workers.door import Door, network_origin, plain_address
-from workers.gateway.service import Gateway
 from workers.listener import tcp_listener
 from workers.material import find_material
-
-LIMITS = Limits(
-    body_bytes=2048, per_source=4, connections=6, in_flight=2, header_s=0.4, body_s=0.4, drain_s=1.0
-)
-
-
-def whoami(request: WhoAmI) -> WhoAmIAnswer:
-    """Answer as the CA would."""
-    return WhoAmIAnswer(
-        host=request.peer.host,
-        member_id="cc",
-        role="member",
-        serial=request.peer.serial,
-        state="active",
-    )
-
-
-class Yard:
-    """A gateway with open doors, its stub broker, and the CA behind it."""
-
-    def __init__(self, paths: Paths, settings: Settings, house: House, broker: StubBroker) -> None:
-        self.paths = paths
-        self.house = house
-        self.broker = broker
-        self.lab = Lab()
-        self.own = self.lab.leaf()
-        self.notes = Notebook()
-        self.gateway = house.furnish(lambda asker: Gateway(settings, paths, asker, LIMITS))
-
-    def open(self) -> None:
-        """Install a certificate and open the doors."""
-        write_membership(self.paths, self.lab.root_pem)
-        install(self.paths, self.own)
-        self.round()
-
-    def round(self) -> float:
-        """Run one round of the process."""
-        return self.house.round(self.gateway, self.notes)
-
-    @property
-    def mesh(self) -> int:
-        """Port of the mesh door."""
-        return port_of(self.gateway.mesh)
-
-    @property
-    def enroll(self) -> int:
-        """Port of the enrol door."""
-        return port_of(self.gateway.enroll)
-
-    def stranger(self) -> ssl.SSLContext:
-        """A client without a certificate."""
-        return self.lab.trusting(self.paths.home)
-
-    def member(self, pair: Pair | None = None) -> ssl.SSLContext:
-        """A client with one."""
-        return self.lab.trusting(self.paths.home, pair or self.lab.leaf("nas"))
 
 
 @pytest.fixture
@@ -313,6 +257,19 @@ def test_a_slow_body_is_answered_with_408(yard: Yard) -> None:
         assert answer.status == 408
 
 
+def test_a_caller_that_is_gone_in_the_middle_of_a_body_is_no_bug_of_ours(
+    yard: Yard, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody could fill the log with stack traces otherwise."""
+    with visit(yard.enroll, yard.stranger()) as visitor:
+        visitor.wire.sendall(b"POST /v1/join HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
+        eventually(lambda: yard.gateway.enroll.connections == 1)
+    eventually(lambda: yard.gateway.enroll.connections == 0)
+    with visit(yard.enroll, yard.stranger()) as visitor:
+        assert visitor.ask("GET", "/healthz").status == 200
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
 def test_one_address_cannot_take_all_connections(yard: Yard) -> None:
     """Over the cap a connection ends before its handshake; a freed place can be used again."""
     plain = [socket.create_connection(("127.0.0.1", yard.enroll)) for _ in range(4)]
@@ -523,11 +480,11 @@ def test_a_ticket_needs_its_secret(yard: Yard) -> None:
 
 
 def test_a_bundle_is_sent_once_and_then_not_modified(yard: Yard) -> None:
-    """ETag and ?after= say the same."""
+    """ETag and ?after= with ?term= say the same."""
 
     def bundle(request: GetBundle) -> BundleAnswer:
-        body = b"" if request.after >= 9 else b"signed"
-        return BundleAnswer(bundle=body, bundle_sequence=9, term=1)
+        body = b"" if (request.after_term, request.after) >= (2, 9) else b"signed"
+        return BundleAnswer(bundle=body, bundle_sequence=9, term=2)
 
     yard.broker.answers[GetBundle] = bundle
     with visit(yard.enroll, yard.stranger()) as visitor:
@@ -535,8 +492,10 @@ def test_a_bundle_is_sent_once_and_then_not_modified(yard: Yard) -> None:
         by_tag = visitor.ask("GET", "/v1/bundle", headers={"If-None-Match": first.headers["ETag"]})
         bad = visitor.ask("GET", "/v1/bundle?after=-1")
     with visit(yard.mesh, yard.member()) as visitor:
-        by_query = visitor.ask("GET", "/v1/bundle?after=9")
-    assert (first.status, first.body, first.headers["ETag"]) == (200, b"signed", '"9"')
+        by_query = visitor.ask("GET", "/v1/bundle?after=9&term=2")
+        of_the_last_primary = visitor.ask("GET", "/v1/bundle?after=40&term=1")
+    assert (first.status, first.body, first.headers["ETag"]) == (200, b"signed", '"2.9"')
+    assert of_the_last_primary.status == 200
     assert (by_tag.status, by_query.status, bad.status) == (304, 304, 400)
     assert yard.broker.seen(GetBundle)[0].peer is None
     asked = yard.broker.seen(GetBundle)[-1]

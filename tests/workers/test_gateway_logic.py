@@ -14,7 +14,7 @@ from broker.units import UnixSeconds
 from broker.wire.roster import Peer
 from tests.stub_broker import idle_node
 from workers.gateway.identity import peer_from
-from workers.gateway.logic import known_sequence, refuse_expired
+from workers.gateway.logic import known_version, refuse_expired
 from workers.gateway.routes import ENROLL_ROUTES, MESH_ROUTES
 from workers.health import Verdict, readiness, readiness_as_primary
 from workers.listener import parse_address
@@ -115,13 +115,27 @@ def test_a_query_number_is_a_plain_number(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("etag", "query", "known"),
-    [('"7"', {}, 7), ('W/"7"', {}, 7), ("*", {}, 0), ('"7"', {"after": "9"}, 9), ("", {}, 0)],
+    [
+        ('"3.7"', {}, (3, 7)),
+        ('W/"3.7"', {}, (3, 7)),
+        ('"3.7"', {"after": "9", "term": "4"}, (4, 9)),
+        ("", {}, (0, 0)),
+        ("*", {}, (0, 0)),
+        ('"3.\u0667"', {}, (0, 0)),
+        ('"3.' + "9" * 16 + '"', {}, (0, 0)),
+    ],
 )
 def test_the_known_bundle_comes_from_the_query_or_the_tag(
-    etag: str, query: dict[str, str], known: int
+    etag: str, query: dict[str, str], known: tuple[int, int]
 ) -> None:
-    """A caller may say it either way."""
-    assert known_sequence(visit(etag=etag, query=query)) == known
+    """A caller may say it either way; what is no version of ours is none at all."""
+    assert known_version(visit(etag=etag, query=query)) == known
+
+
+def test_a_sequence_without_a_term_is_older_than_every_bundle() -> None:
+    """After a fork the next primary uses the same numbers again for something else."""
+    assert known_version(visit(query={"after": "9"})) == (0, 9)
+    assert known_version(visit(etag='"9"')) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ def test_two_processes_share_one_port(paths: Paths, start: Start, port: int) -> 
         first, second = start(name="gateway_00"), start(name="gateway_01")
         for name in ("gateway_00", "gateway_01"):
             eventually(lambda name=name: said(paths, "listener.opened", name), 10)  # type: ignore[misc]  # mypy cannot infer this lambda
-        assert {ready.instance for ready in broker.seen(Ready)} == {"gateway_00", "gateway_01"}
+        both = {"gateway_00", "gateway_01"}
+        eventually(lambda: {ready.instance for ready in broker.seen(Ready)} == both)
         first.kill()
         first.wait(5)
         for _ in range(5):

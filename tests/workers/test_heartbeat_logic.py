@@ -7,7 +7,7 @@ import pytest
 from broker.units import UnixSeconds
 from broker.wire.node import Endpoint
 from broker.wire.roster import HeartbeatAnswer, HeartbeatPlan
-from tests.workers.loop_desk import PIN, endpoint
+from tests.workers.loop_desk import GOSSIP, PIN, endpoint
 from workers.heartbeat.logic import (
     BEAT_MS_MAX,
     BEAT_MS_MIN,
@@ -33,6 +33,7 @@ def plan(*targets: Endpoint, **changes: Any) -> HeartbeatPlan:
         "endpoint": endpoint("node-b"),
         "bundle_sequence": 7,
         "term": 3,
+        "gossip": GOSSIP,
     }
     return HeartbeatPlan(**{**fields, **changes})
 
@@ -84,6 +85,7 @@ def test_the_body_carries_the_plan_and_the_wall_clock() -> None:
 
     assert (said.pin, said.served_serial, said.served, said.clock) == (PIN, "0a", "served", NOW)
     assert (said.bundle_sequence, said.term, said.endpoint) == (7, 3, endpoint("node-b"))
+    assert said.gossip == GOSSIP
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,16 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Heartbeat, Settings
 from broker.wire.base import Reply, Request
 from broker.wire.control import Ack
+from broker.wire.events import RoleMoved
 from broker.wire.ids import Service
 from broker.wire.mesh_api import HeartbeatBody
 from broker.wire.node import Endpoint, GetNode
 from broker.wire.roster import HeartbeatAnswer, HeartbeatPlan, NoteHeartbeat, PrepareHeartbeat
 from tests.stub_broker import StubBroker, idle_node
+from tests.support import eventually
 from tests.workers.fake_node import FakeNode, Table, Visit
 from tests.workers.loop_desk import (
+    GOSSIP,
     PIN,
     desk_at,
     endpoint,
@@ -34,7 +37,8 @@ from tests.workers.loop_desk import (
 )
 from tests.workers.small_ca import SmallCA
 from workers.heartbeat.loop import MISMATCH, HeartbeatLoop, deadline_ms
-from workers.process import Desk
+from workers.peer import PeerSession
+from workers.process import Desk, Outcome
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def broker(paths: Paths, ca: SmallCA, primary: FakeNode) -> Iterator[StubBroker]
 def desk(broker: StubBroker, paths: Paths, settings: Settings) -> Iterator[Desk]:
     """Where the loop works."""
     assert broker.boot_id
-    with desk_at(paths, settings, Service.HEARTBEAT) as found:
+    with desk_at(paths, settings, Service.HEARTBEAT, wakes=HeartbeatLoop.wakes) as found:
         yield found
 
 
@@ -94,6 +98,7 @@ def plan(*targets: Endpoint, pin: str = PIN) -> HeartbeatPlan:
         endpoint=endpoint("node-b"),
         bundle_sequence=7,
         term=3,
+        gossip=GOSSIP,
     )
 
 
@@ -106,6 +111,7 @@ def answer(*, valid: bool = True, skew_s: int = 0, next_ms: int = 9_000) -> Hear
         bundle_sequence=8,
         clock=wall_s() + skew_s,  # type: ignore[arg-type]  # whole seconds of wall time
         next_beat_ms=next_ms,
+        gossip=GOSSIP,
     )
 
 
@@ -136,6 +142,63 @@ def test_the_beat_carries_what_is_served_and_its_answer_reaches_the_broker(
     assert 8_000 < outcome.next_in_ms <= 9_000
     assert [line["host"] for line in logged(caplog, EventName.HEARTBEAT_ANSWERED)] == ["node-a"]
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
+
+
+def test_the_newest_beats_are_carried_to_every_key_holder_and_back(
+    loop: HeartbeatLoop, desk: Desk, broker: StubBroker, primary: FakeNode, ca: SmallCA
+) -> None:
+    """A member is a witness: it reaches a primary that the standbys have lost."""
+    table: Table = {("POST", "/v1/heartbeat"): lambda _: answer()}
+    with FakeNode(ca, table, host="node-s", mutual=True) as standby:
+        broker.answers[PrepareHeartbeat] = lambda _: plan(primary.endpoint(), standby.endpoint())
+        outcome = loop.round(desk)
+
+    for holder in (primary, standby):
+        (visit,) = holder.seen("/v1/heartbeat")
+        assert msgspec.json.decode(visit.body, type=HeartbeatBody).gossip == GOSSIP
+    notes = {note.host: note.answer.gossip for note in broker.seen(NoteHeartbeat)}
+    assert notes == {"node-a": GOSSIP, "node-s": GOSSIP}
+    assert outcome.state == "2 of 2 key holders answered"
+
+
+def test_an_answer_is_noted_while_a_dead_key_holder_is_still_waited_for(
+    desk: Desk, broker: StubBroker, primary: FakeNode, ca: SmallCA, settings: Settings
+) -> None:
+    """It carries the beats of the new primary, and a clock to compare."""
+    gate = threading.Event()
+    table: Table = {("POST", "/v1/heartbeat"): lambda _: gate.wait(20) and None}
+    loop = HeartbeatLoop(settings, peer_session)
+    with FakeNode(ca, table, host="node-x", mutual=True) as dead:
+        broker.answers[PrepareHeartbeat] = lambda _: plan(dead.endpoint(), primary.endpoint())
+        thread = threading.Thread(target=lambda: loop.round(desk), daemon=True)
+        thread.start()
+        eventually(lambda: broker.seen(NoteHeartbeat))
+        assert thread.is_alive()
+        gate.set()
+        eventually(lambda: not thread.is_alive())
+
+
+def test_a_moved_role_is_told_at_once_also_in_the_middle_of_a_round(
+    desk: Desk, broker: StubBroker, primary: FakeNode, ca: SmallCA, settings: Settings
+) -> None:
+    """The next beat goes to the key holders of the new term; the dead one is not waited for."""
+    gate = threading.Event()
+    table: Table = {("POST", "/v1/heartbeat"): lambda _: gate.wait(20) and None}
+    loop = HeartbeatLoop(settings, lambda *known: PeerSession(*known, timeout_s=10))
+    outcomes: list[Outcome] = []
+    with FakeNode(ca, table, host="node-x", mutual=True) as dead:
+        broker.answers[PrepareHeartbeat] = lambda _: plan(dead.endpoint(), primary.endpoint())
+        thread = threading.Thread(target=lambda: outcomes.append(loop.round(desk)), daemon=True)
+        thread.start()
+        eventually(lambda: dead.visits and broker.seen(NoteHeartbeat))
+        began_ms = boottime_ms()
+
+        broker.publish_until(RoleMoved("member", 4), lambda: not thread.is_alive())
+
+        assert boottime_ms() - began_ms < 1500
+        gate.set()
+    assert outcomes[0].next_in_ms == 0
+    assert outcomes[0].error == ""
 
 
 def test_heartbeat_does_not_ask_itself(

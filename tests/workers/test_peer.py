@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,9 @@ from broker.runtime.paths import Paths
 from broker.wire.control import Ack
 from broker.wire.mesh_api import InstalledBody
 from broker.wire.node import Endpoint, Membership
+from broker.wire.replica import ReplicaBody
 from broker.wire.roster import WhoAmIAnswer
+from tests.support import eventually
 from tests.workers.fake_node import FakeNode, Page, Table, Visit
 from tests.workers.small_ca import DOMAIN, SmallCA, pem
 from workers.certstore import CertificateStore
@@ -328,6 +331,49 @@ def test_octets_are_fetched_and_nothing_new_is_empty(session: PeerSession, atlas
     )
     assert session.fetch(atlas.endpoint(), "/v1/bundle?after=4") == b"\x01\x02"
     assert session.fetch(atlas.endpoint(), "/v1/bundle?after=5") == b""
+
+
+def test_a_question_for_octets_may_have_a_body(session: PeerSession, atlas: FakeNode) -> None:
+    """Rows are asked for with the place up to which the caller has them."""
+    atlas.table["POST", "/v1/replica/events"] = lambda visit: visit.body[::-1]
+    body = ReplicaBody(locator=(), wait_ms=7)
+
+    octets = session.fetch(atlas.endpoint(), "/v1/replica/events", body, timeout_s=5)
+
+    assert msgspec.json.decode(octets[::-1], type=ReplicaBody) == body
+
+
+def test_a_call_that_waits_can_be_ended_from_another_thread(
+    session: PeerSession, atlas: FakeNode
+) -> None:
+    """A blocked read hears of no event; its socket is shut down under it."""
+    gate = threading.Event()
+    atlas.table["POST", "/v1/replica/events"] = lambda _: gate.wait(20) and b""
+    ended = threading.Event()
+
+    def wait() -> None:
+        with pytest.raises(PeerUnreachableError):
+            session.fetch(atlas.endpoint(), "/v1/replica/events", ReplicaBody(()), timeout_s=20)
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    eventually(lambda: atlas.seen("/v1/replica/events"))
+
+    session.abort()
+
+    assert ended.wait(2)
+    gate.set()
+
+
+def test_a_session_that_was_aborted_makes_no_more_calls(
+    session: PeerSession, atlas: FakeNode
+) -> None:
+    """Its thread may just be connecting, and would wait for an answer nobody wants."""
+    session.abort()
+
+    with pytest.raises(PeerUnreachableError):
+        whoami(session, atlas.endpoint())
+    assert atlas.visits == []
 
 
 def test_tls_older_than_1_3_is_not_spoken(ca: SmallCA) -> None:

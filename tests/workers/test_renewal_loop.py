@@ -24,7 +24,7 @@ from broker.wire.enrollment import Issued
 from broker.wire.events import AuthorityMoved, RoleMoved, WorkAvailable
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat
-from broker.wire.mesh_api import InstallBody, InstalledBody, RenewBody
+from broker.wire.mesh_api import InstallBody, InstalledBody, RekeyBody, RenewBody
 from broker.wire.node import Endpoint, GetNode, Membership
 from broker.wire.renewal import (
     InstallAnswer,
@@ -62,6 +62,7 @@ from workers.renewal.logic import next_round_ms
 from workers.renewal.loop import Build, RenewalLoop
 
 REPOSITORY = Path(__file__).parents[2]
+TERM = 7
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def live(store: CertificateStore) -> str:
 
 def renew_member(node: FakeNode, host: str = "pi") -> RenewMember:
     """Return the work of renewing the member behind `node`."""
-    return RenewMember(host, "cd", node.endpoint(), "1", 0)  # type: ignore[arg-type]  # not looked at
+    return RenewMember(host, "cd", node.endpoint(), "1", 0, TERM)  # type: ignore[arg-type]  # not looked at
 
 
 def member_doors(csr: Callable[[Visit], Any], install: Callable[[Visit], Any]) -> Table:
@@ -204,6 +205,22 @@ def test_a_renewed_certificate_reaches_the_members_disk(
         assert once(paths) == 0
     assert board.results == [Installed(live(disk), "served", "", 12)]
     assert live(store) != live(disk)
+
+
+def test_a_primary_that_asks_for_a_key_says_in_which_term(
+    paths: Paths,
+    ca: SmallCA,
+    store: CertificateStore,
+    member: tuple[FakeNode, CertificateStore],
+) -> None:
+    """The member refuses a primary that was replaced while its renewal worker was frozen."""
+    node, _ = member
+    assert live(store)
+    with WorkBoard(paths, ca, renew_member(node)):
+        once(paths)
+    (rekey,), (install,) = node.seen("/v1/renewal/csr"), node.seen("/v1/renewal/install")
+    assert msgspec.json.decode(rekey.body, type=RekeyBody).term == TERM
+    assert msgspec.json.decode(install.body, type=InstallBody).term == TERM
 
 
 def test_the_members_key_never_crosses_the_wire(

@@ -1,4 +1,4 @@
-"""The roster-sync loop over real mutual TLS, against a stub broker; and its decisions."""
+"""The roster-sync loop of a member, over real mutual TLS, against a stub broker."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -10,8 +10,6 @@ import pytest
 from broker.errors import (
     BundleRejectedError,
     CALockedError,
-    MalformedMessageError,
-    PeerUnreachableError,
     UnavailableError,
 )
 from broker.runtime.events import EventName
@@ -19,7 +17,8 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.wire.base import Reply, Request
 from broker.wire.ids import Service
-from broker.wire.node import Endpoint, GetNode, NodeView
+from broker.wire.node import Endpoint, GetNode
+from broker.wire.replica import PlanSync, SyncPlan
 from broker.wire.roster import BundleInstalled, InstallBundle, SignedBundle
 from tests.stub_broker import StubBroker, idle_node
 from tests.workers.fake_node import FakeNode, Visit
@@ -34,26 +33,15 @@ from tests.workers.loop_desk import (
 )
 from tests.workers.small_ca import SmallCA
 from workers.process import Desk
-from workers.roster_sync.logic import (
-    BUNDLE_BYTES_MAX,
-    SOURCES_MAX,
-    bundle_path,
-    check_format,
-    in_own_words,
-    sources,
-)
 from workers.roster_sync.loop import RosterSyncLoop
 
 BUNDLE = msgspec.msgpack.encode(SignedBundle(body=b"body", issuing=b"der", signature=b"sig"))
-HUGE = msgspec.msgpack.encode(SignedBundle(bytes(BUNDLE_BYTES_MAX), b"der", b"sig"))
 PATH = ("GET", "/v1/bundle")
 
 
-def follower(primary: Endpoint | None, *others: Endpoint, **changes: Any) -> NodeView:
-    """Return node-b, which follows `primary`."""
-    node = node_in_mesh(key_holders=others, **changes)
-    assert node.mesh is not None
-    return msgspec.structs.replace(node, mesh=msgspec.structs.replace(node.mesh, primary=primary))
+def bundle_plan(primary: Endpoint | None) -> SyncPlan:
+    """Return the errand of a member."""
+    return SyncPlan(errand="bundle", source=primary)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +69,8 @@ def broker(paths: Paths, ca: SmallCA, primary: FakeNode) -> Iterator[StubBroker]
     """The broker of node-b."""
     enrol(paths, ca)
     answers: dict[type[Request], Callable[[Any], Reply | None]] = {
-        GetNode: lambda _: follower(primary.endpoint()),
+        GetNode: lambda _: node_in_mesh(),
+        PlanSync: lambda _: bundle_plan(primary.endpoint()),
         InstallBundle: lambda _: BundleInstalled(bundle_sequence=8, term=3, changed=True),
     }
     with StubBroker(paths, answers) as stub:
@@ -112,59 +101,6 @@ def rejected(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [line["reason"] for line in logged(caplog, EventName.ROSTER_REJECTED)]
 
 
-def test_the_primary_comes_first_and_a_node_is_never_its_own_source() -> None:
-    """Defect 1: a standby that syncs from itself is always in sync."""
-    node = follower(endpoint("node-a"), endpoint("NODE-B"), endpoint("node-a"), endpoint("node-s"))
-
-    assert [source.host for source in sources(node)] == ["node-a", "node-s"]
-    assert sources(follower(endpoint("node-b"))) == ()
-
-
-def test_only_followers_sync() -> None:
-    """The primary's roster is the truth; a stranger has none."""
-    for role in ("primary", "client", "none"):
-        assert sources(follower(endpoint("node-a"), role=role)) == ()
-    assert sources(follower(endpoint("node-a"), role="standby"))
-
-
-def test_sources_are_bounded() -> None:
-    """A broken roster must not make a round last for ever."""
-    many = [endpoint(f"node-{number}") for number in range(40)]
-
-    assert len(sources(follower(endpoint("node-a"), *many))) == SOURCES_MAX
-
-
-def test_only_news_are_asked_for() -> None:
-    """An unchanged bundle costs no octets."""
-    assert bundle_path(follower(None)) == "/v1/bundle?after=7"
-
-
-@pytest.mark.parametrize(
-    "octets",
-    [b"\xc1", b"{}", BUNDLE[:-1], b"\x81\xa4body\xa3\xff\xff\xff", HUGE],
-    ids=["reserved byte", "JSON", "torn", "no text", "oversized"],
-)
-def test_what_is_no_bundle_is_refused(octets: bytes) -> None:
-    """Garbage never reaches the broker."""
-    with pytest.raises(MalformedMessageError):
-        check_format(octets)
-    check_format(BUNDLE)
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (BundleRejectedError("x"), "verification failed: x"),
-        (MalformedMessageError("x"), "bad format: x"),
-        (PeerUnreachableError("x"), "fetch failed: x"),
-        (KeyError("x"), "crashed fetch: KeyError: 'x'"),
-    ],
-)
-def test_each_failure_has_its_own_words(error: Exception, words: str) -> None:
-    """The log tells them apart."""
-    assert in_own_words(error) == words
-
-
 def test_a_newer_bundle_goes_to_the_broker_untouched(
     loop: RosterSyncLoop,
     desk: Desk,
@@ -175,7 +111,7 @@ def test_a_newer_bundle_goes_to_the_broker_untouched(
     """The broker verifies; the worker only carries."""
     outcome = loop.round(desk)
 
-    assert [visit.path for visit in primary.visits] == ["/v1/bundle?after=7"]
+    assert [visit.path for visit in primary.visits] == ["/v1/bundle?after=7&term=3"]
     assert broker.seen(InstallBundle) == [InstallBundle(bundle=BUNDLE, source="node-a")]
     assert (outcome.error, outcome.state) == ("", "synced from node-a")
     assert logged(caplog, EventName.ROSTER_SYNCED)[0]["bundle_sequence"] == 8
@@ -196,13 +132,11 @@ def test_nothing_new_is_success_without_a_word(
     assert caplog.records == []
 
 
-def test_a_standby_does_not_sync_from_itself(
+def test_a_member_does_not_sync_from_itself(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, primary: FakeNode
 ) -> None:
-    """Defect 1: even when the mesh state names this very node."""
-    broker.answers[GetNode] = lambda _: msgspec.structs.replace(
-        follower(primary.endpoint(), primary.endpoint(), role="standby"), host="node-a"
-    )
+    """A node that syncs from itself is always in sync, even when the plan names that node."""
+    broker.answers[GetNode] = lambda _: node_in_mesh("node-a")
 
     outcome = loop.round(desk)
 
@@ -213,7 +147,7 @@ def test_a_standby_does_not_sync_from_itself(
 def test_verification_failure_is_the_brokers_word_and_alarms(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Defect 2: whatever the bundle says about itself, the pin decides."""
+    """Whatever the bundle says about itself, the pin decides."""
 
     def refuse(_: InstallBundle) -> Reply:
         raise BundleRejectedError("signed by another CA")
@@ -249,7 +183,8 @@ def test_another_key_holder_stands_in_when_the_primary_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A revocation must reach a node although the primary is dead; the failure stays visible."""
-    broker.answers[GetNode] = lambda _: follower(endpoint("node-a", port=9), standby.endpoint())
+    broker.answers[GetNode] = lambda _: node_in_mesh(key_holders=(standby.endpoint(),))
+    broker.answers[PlanSync] = lambda _: bundle_plan(endpoint("node-a", port=9))
 
     outcome = loop.round(desk)
 
@@ -263,11 +198,11 @@ def test_a_reachable_primary_is_the_only_one_asked(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, primary: FakeNode, standby: FakeNode
 ) -> None:
     """Other key holders may lag."""
-    broker.answers[GetNode] = lambda _: follower(primary.endpoint(), standby.endpoint())
+    broker.answers[GetNode] = lambda _: node_in_mesh(key_holders=(standby.endpoint(),))
 
     loop.round(desk)
 
-    assert standby.visits == []
+    assert (len(primary.visits), standby.visits) == (1, [])
 
 
 def test_a_refusal_of_the_primary_is_a_failed_fetch(
@@ -288,7 +223,7 @@ def test_an_impostor_at_the_primarys_address_is_not_believed(
 ) -> None:
     """Another member of the mesh answers there: right CA, wrong name."""
     moved = msgspec.structs.replace(endpoint("node-a"), mesh_port=standby.port)
-    broker.answers[GetNode] = lambda _: follower(moved)
+    broker.answers[PlanSync] = lambda _: bundle_plan(moved)
 
     outcome = loop.round(desk)
 
@@ -302,11 +237,14 @@ def test_a_crashed_fetch_is_logged_and_the_loop_goes_on(
     """A bug in the fetch is one failed round, not the end of the worker."""
 
     class Broken:
-        def call(self, *_: object) -> Any:
+        def call(self, *_: object, **__: object) -> Any:
             raise KeyError("bug")
 
-        def fetch(self, endpoint: Endpoint, path: str) -> bytes:
-            raise KeyError(f"{endpoint.host}{path}")
+        def fetch(self, *_: object, **__: object) -> bytes:
+            raise KeyError("bug")
+
+        def abort(self) -> None:
+            """Nothing waits."""
 
         def close(self) -> None:
             """Nothing is open."""
@@ -336,23 +274,33 @@ def test_no_endpoint_has_its_own_words(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Once, until it changes."""
-    broker.answers[GetNode] = lambda _: follower(None)
+    broker.answers[PlanSync] = lambda _: bundle_plan(None)
 
     for _ in range(2):
         assert "no endpoint" in loop.round(desk).error
     assert len(rejected(caplog)) == 1
 
 
-def test_a_node_of_no_mesh_and_a_primary_idle(
+def test_a_node_of_no_mesh_and_one_with_nothing_to_do_idle(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, primary: FakeNode
 ) -> None:
-    """The role gate."""
+    """The role gate: the broker knows what there is to fetch."""
+    broker.answers[PlanSync] = lambda _: SyncPlan("none", reason="the primary syncs from nobody")
+    assert loop.round(desk).state == "idle: the primary syncs from nobody"
+
     broker.answers[GetNode] = lambda _: idle_node()
     assert loop.round(desk).state == "no mesh"
-
-    broker.answers[GetNode] = lambda _: follower(primary.endpoint(), role="primary")
-    assert loop.round(desk).state == "idle: primary syncs from nobody"
+    assert len(broker.seen(PlanSync)) == 1
     assert primary.visits == []
+
+
+def test_a_member_that_fails_waits_for_its_period_or_an_event(
+    loop: RosterSyncLoop, desk: Desk, broker: StubBroker
+) -> None:
+    """Every member asking again each second would be a storm when the primary is back."""
+    broker.answers[PlanSync] = lambda _: bundle_plan(endpoint("node-a", port=9))
+
+    assert loop.round(desk).next_in_ms is None
 
 
 def test_one_round_as_a_process(broker: StubBroker, paths: Paths, primary: FakeNode) -> None:

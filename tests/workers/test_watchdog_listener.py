@@ -76,9 +76,9 @@ def test_each_event_is_acknowledged_once_and_the_end_of_input_is_the_end() -> No
     try:
         listener.begin()
         os.write(feeder, EVENT + EVENT + EVENT[:10])
-        assert listener.take()
+        assert listener.take() == (NOTICE, NOTICE)
         os.write(feeder, EVENT[10:40])
-        assert not listener.take()
+        assert listener.take() == ()
         assert os.read(reader, 1000) == READY + (DONE + READY) * 2
         os.close(feeder)
         with pytest.raises(ProtocolError, match="closed"):

@@ -5,14 +5,17 @@ from itertools import pairwise
 import pytest
 
 from broker.units import Millis
+from broker.wire.standby import StepDown
 from broker.wire.supervision import Overdue
 from workers.watchdog.logic import (
     CONFIRM_MS,
+    HAND_OVER_MS,
     NEWBORN_MS,
     REPAIR_MS_MAX,
     SETTLED_MS,
     STALL_MS,
     BrokerWatch,
+    HandOver,
     Repair,
     Row,
     Tally,
@@ -20,6 +23,7 @@ from workers.watchdog.logic import (
     count_restarts,
     lines,
     plan_repairs,
+    step_down,
     victims,
 )
 
@@ -203,3 +207,29 @@ def test_no_broker_process_means_nobody_to_kill() -> None:
     """Pid 0 stands for: not running, or being stopped."""
     watch, now = _watch(*_every_second(300_000, None), pid=0)
     assert not watch.is_hung(_ms(now), DEAD_AFTER_MS)
+
+
+# --- handing over
+
+
+def test_nothing_is_handed_over_while_the_pool_runs() -> None:
+    """A watchdog that steps down by mistake would cost the mesh its primary."""
+    assert HandOver().left_ms(_ms(5)) == 0
+
+
+def test_the_hand_over_is_tried_for_a_moment_and_sent_once() -> None:
+    """Supervisord may say twice that it stops, and the broker may just be restarting."""
+    begun = HandOver().begin(_ms(100))
+
+    assert begun.left_ms(_ms(100)) == HAND_OVER_MS
+    assert begun.begin(_ms(600)) == begun
+    assert begun.left_ms(_ms(100 + HAND_OVER_MS)) == 0
+    assert begun.sent().left_ms(_ms(100)) == 0
+    assert begun.sent().begin(_ms(700)).left_ms(_ms(700)) == 0
+
+
+def test_a_stopping_pool_steps_down_only_if_somebody_is_ready() -> None:
+    """Otherwise a restart of the only key holder would leave the mesh without a primary."""
+    assert step_down() == StepDown(
+        operator="pool stop", successor="", only_if_ready=True, closing=True
+    )

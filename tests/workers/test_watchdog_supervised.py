@@ -16,9 +16,11 @@ import msgspec
 import pytest
 
 from broker.clock import boottime_ms
+from broker.errors import NotPrimaryError
 from broker.runtime.paths import Paths
 from broker.wire.base import Reply
 from broker.wire.liveness import Beat, Ready
+from broker.wire.standby import StepDown
 from broker.wire.supervision import Overdue, OverdueView, ProcessLine, ReportProcesses
 from tests.stub_broker import StubBroker
 from tests.support import eventually, throughout
@@ -193,6 +195,23 @@ def test_programs_stop_one_after_the_other_and_the_broker_after_the_workers(pool
     assert took_ms < 3000
     with pytest.raises(Exception, match="supervisord"):
         pool.table.rows()
+
+
+def test_the_broker_is_asked_to_step_down_while_the_pool_is_still_stopping(pool: Pool) -> None:
+    """A planned stop of the primary must not cost the mesh a grace period."""
+    broker = pool.row("broker").pid
+    alive: list[bool] = []
+
+    def note(_: StepDown) -> Reply:
+        alive.append(broker in pool.children())
+        raise NotPrimaryError("this is no primary")
+
+    pool.broker.answers[StepDown] = note
+    pool.supervisord.terminate()
+    pool.supervisord.wait(20)
+
+    assert alive == [True]
+    assert "supervisor.state_changed" in pool.log()
 
 
 def test_a_hung_worker_is_left_to_supervisord_during_an_ordered_stop(pool: Pool) -> None:

@@ -41,6 +41,7 @@ from broker.wire.roster import (
     RevokeMember,
 )
 from workers.console.local import LocalDesk
+from workers.console.succession import SUCCESSION_ROUTES
 from workers.route import Route, Visit
 
 UNLOCK_TIMEOUT_MS = 30_000
@@ -285,4 +286,6 @@ def local_routes(desk: LocalDesk) -> tuple[Route, ...]:
     )
 
 
-ASKING_ROUTES = NODE_ROUTES + AUTHORITY_ROUTES + ENROLLMENT_ROUTES + ROSTER_ROUTES
+ASKING_ROUTES = (
+    NODE_ROUTES + AUTHORITY_ROUTES + ENROLLMENT_ROUTES + ROSTER_ROUTES + SUCCESSION_ROUTES
+)

@@ -14,6 +14,7 @@ import msgspec
 
 from broker.errors import MeshError, PeerUnreachableError
 from broker.wire.failover import FailoverPlan, HelloAnswer, Hint, Sighting
+from broker.wire.mesh_api import HelloBody
 from broker.wire.node import Endpoint
 
 HINTS_MAX = 64
@@ -109,10 +110,10 @@ def sighting(target: Endpoint, answer: HelloAnswer | Exception) -> Sighting:
     """
     address = target.addresses[0] if target.addresses else ""
     match answer:
-        case HelloAnswer() if answer.host.lower() == target.host.lower():
-            return Sighting(host=target.host, address=address, claim=answer)
-        case HelloAnswer():
-            why: Exception = PeerUnreachableError(f"answered as {clean(answer.host)}")
+        case HelloAnswer(claim=claim) if claim.host.lower() == target.host.lower():
+            return Sighting(target.host, address, claim, gossip=answer.gossip)
+        case HelloAnswer(claim=claim):
+            why: Exception = PeerUnreachableError(f"answered as {clean(claim.host)}")
         case _:
             why = answer
     return Sighting(host=target.host, address=address, claim=None, error=reason_of(why))
@@ -122,6 +123,11 @@ def reason_of(error: Exception) -> str:
     """Return one line about a failed probe."""
     detail = error.detail if isinstance(error, MeshError) else f"{type(error).__name__}: {error}"
     return clean(detail, 300)
+
+
+def hello(plan: FailoverPlan) -> HelloBody | None:
+    """Return what this node says of itself; None: it has nothing to claim, so it asks nobody."""
+    return None if plan.claim is None else HelloBody(claim=plan.claim, gossip=plan.gossip)
 
 
 def best(sightings: Iterable[Sighting]) -> tuple[Sighting, ...]:

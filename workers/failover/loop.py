@@ -1,7 +1,8 @@
 """One round: announce what the plan says, probe all other key holders, report what was proved.
 
 This worker decides nothing about roles. Hints of mDNS add addresses to ask at; only claims made
-over verified mutual TLS are reported as such.
+over verified mutual TLS are reported as such. A change of this node's own role does not wait for
+dead key holders: the round that it comes in is cut short, and the next one tells everybody.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,14 +26,18 @@ from broker.wire.failover import (
 )
 from broker.wire.ids import Service
 from broker.wire.mesh_api import HelloBody
-from broker.wire.node import Endpoint, Membership, NodeView
-from workers.failover.logic import best, probes, sighting
+from broker.wire.node import Endpoint, Membership
+from workers.failover.logic import best, hello, probes, sighting
 from workers.failover.radio import Radio
 from workers.fanout import Fanout, Session
+from workers.interruption import Interruption
 from workers.process import Desk, Outcome
 from workers.repeats import Repeats
 
 DEADLINE_MS_MAX = 4_000
+PATIENCE_MS = 200
+"""A living key holder answers within this, also while events want the next round."""
+
 NO_MDNS = "mDNS is off (discovery.mdns): nothing is announced, known key holders are still probed"
 
 
@@ -63,15 +68,16 @@ class FailoverLoop:
         plan = desk.ask(PlanFailover(), FailoverPlan)
         self._want(plan)
         hints = self._radio.hints() if self._radio is not None else ()
-        sightings = self._probe(desk, node, probes(plan, hints))
+        interruption = Interruption(desk, PATIENCE_MS)
+        sightings = self._probe(interruption, plan, hints)
         if desk.stopping():
             return Outcome()
         desk.ask(ReportSightings(sightings=sightings, hints=hints), Ack)
         next_ms = max(0, self.period_ms - (boottime_ms() - started_ms))
         return Outcome(
-            next_in_ms=next_ms,
+            next_in_ms=0 if interruption.came else next_ms,
             error=self._radio.trouble() if self._radio is not None else "",
-            state=self._state(sightings, hints),
+            state=self._state(plan, sightings, hints),
         )
 
     def _want(self, plan: FailoverPlan | None) -> None:
@@ -89,17 +95,23 @@ class FailoverLoop:
             self._radio.want(plan.announce, plan.pin)
 
     def _probe(
-        self, desk: Desk, node: NodeView, targets: tuple[Endpoint, ...]
+        self, vigil: Interruption, plan: FailoverPlan, hints: tuple[Hint, ...]
     ) -> tuple[Sighting, ...]:
-        hello = HelloBody(term=node.term, role=node.role)
+        body = hello(plan)
+        targets = probes(plan, hints) if body is not None else ()
         self._fanout.keep(set(targets))
-        errands = {target: partial(_hello, target, hello) for target in targets}
+        if body is None or not targets:
+            return ()
+        errands = {target: partial(_hello, target, body) for target in targets}
         answers: Mapping[Endpoint, HelloAnswer | Exception]
-        answers = self._fanout.ask(errands, desk, deadline_ms(self.period_ms)) if errands else {}
+        answers = self._fanout.ask(errands, vigil, deadline_ms(self.period_ms))
         seen = best(sighting(target, answer) for target, answer in answers.items())
-        if not desk.stopping():
-            for one in seen:
-                self._say(one)
+        if vigil.stopping():
+            # Whoever has not answered yet is asked again at once: silence proves nothing now.
+            self._fanout.abandon(targets)
+            seen = tuple(one for one in seen if one.claim is not None)
+        for one in seen:
+            self._say(one)
         return seen
 
     def _say(self, seen: Sighting) -> None:
@@ -109,12 +121,15 @@ class FailoverLoop:
         elif self._repeats.forget(seen.host):
             log(EventName.PEER_REACHED, host=seen.host, term=seen.claim.term)
 
-    def _state(self, sightings: tuple[Sighting, ...], hints: tuple[Hint, ...]) -> str:
+    def _state(
+        self, plan: FailoverPlan, sightings: tuple[Sighting, ...], hints: tuple[Hint, ...]
+    ) -> str:
         on_air = self._radio is not None and self._radio.is_announcing()
         proved = sum(1 for seen in sightings if seen.claim is not None)
+        asked = f"{proved} of {len(sightings)} key holders answer"
         parts = [
             "announcing" if on_air else "not announcing",
-            f"{proved} of {len(sightings)} key holders answer",
+            asked if plan.claim is not None else "nothing to claim",
             f"{len(hints)} hints" if self._radio is not None else "mDNS is off",
         ]
         return ", ".join(parts)

@@ -1,5 +1,7 @@
 """Decisions of the gateway on plain values. Sans-IO."""
 
+import re
+
 from broker.errors import (
     BadCredentialError,
     MalformedMessageError,
@@ -9,6 +11,7 @@ from broker.errors import (
 from broker.units import UnixSeconds
 from broker.wire.enrollment import JoinAnswer
 from broker.wire.mesh_api import REPLY_JSON, JoinBody
+from broker.wire.replica import JournalAnswer
 from broker.wire.roster import BundleAnswer, Peer
 from workers.problem import retry_after_s
 from workers.route import Page, Visit
@@ -16,7 +19,7 @@ from workers.route import Page, Visit
 ACCEPTED = 202
 NOT_MODIFIED = 304
 OCTETS = "application/octet-stream"
-SEQUENCE_DIGITS_MAX = 15
+_VERSION_TAG = re.compile(r'(?:W/)?"([0-9]{1,15})\.([0-9]{1,15})"')
 
 
 def refuse_expired(peer: Peer, now: UnixSeconds) -> None:
@@ -68,19 +71,29 @@ def join_page(answer: JoinAnswer, _visit: Visit) -> Page:
     return Page(body, ACCEPTED, headers=headers)
 
 
-def known_sequence(visit: Visit) -> int:
-    """Return which bundle the caller has: `?after=` or the one its `If-None-Match` names."""
-    tag = visit.etag.removeprefix("W/").strip('"')
-    known = int(tag) if tag.isascii() and tag.isdigit() and len(tag) <= SEQUENCE_DIGITS_MAX else 0
-    return visit.number("after", known)
+def known_version(visit: Visit) -> tuple[int, int]:
+    """Return (term, sequence) of the bundle that the caller has.
+
+    It says so in the query (`?after=` its sequence, `&term=` its term) or in `If-None-Match`. A
+    sequence without a term is older than every bundle: another primary may have used the number.
+    """
+    if "after" in visit.query:
+        return visit.number("term", 0), visit.number("after", 0)
+    tag = _VERSION_TAG.fullmatch(visit.etag)
+    return (int(tag[1]), int(tag[2])) if tag else (0, 0)
 
 
 def bundle_page(answer: BundleAnswer, _visit: Visit) -> Page:
     """Show a signed bundle, or that there is none newer."""
-    headers = {"ETag": f'"{answer.bundle_sequence}"'}
+    headers = {"ETag": f'"{answer.term}.{answer.bundle_sequence}"'}
     if not answer.bundle:
         return Page(b"", NOT_MODIFIED, OCTETS, headers)
     return Page(answer.bundle, 200, OCTETS, headers)
+
+
+def journal_page(answer: JournalAnswer, _visit: Visit) -> Page:
+    """Show a page of the journal as it came from the broker."""
+    return Page(answer.page, content_type=OCTETS)
 
 
 def crl_page(crl: bytes, crl_number: int, etag: str) -> Page:

@@ -19,6 +19,7 @@ from broker.wire.mesh_api import (
     InstallBody,
     InstalledBody,
     JoinBody,
+    RekeyBody,
     RenewBody,
 )
 from broker.wire.renewal import (
@@ -29,6 +30,18 @@ from broker.wire.renewal import (
     ReportInstalled,
     StartInstall,
     StartRekey,
+)
+from broker.wire.replica import (
+    AcceptBody,
+    AcceptKey,
+    AdoptAnswer,
+    AdoptBody,
+    AdoptRows,
+    JournalAnswer,
+    KeyPackage,
+    ReadJournal,
+    ReplicaBody,
+    ReportReady,
 )
 from broker.wire.roster import (
     BundleAnswer,
@@ -42,7 +55,8 @@ from workers.gateway.logic import (
     bundle_page,
     crl_page,
     join_page,
-    known_sequence,
+    journal_page,
+    known_version,
     one_credential,
     ticket_secret,
 )
@@ -52,6 +66,12 @@ SIGNING_TIMEOUT_MS = 10_000
 REKEY_TIMEOUT_MS = 30_000
 INSTALL_TIMEOUT_MS = 120_000
 """Hooks may take longer; then the answer is `timeout`, and the member's own report follows."""
+ADOPT_TIMEOUT_MS = 30_000
+GOSSIP_BODY_BYTES = 32_768
+"""Eight signed beats, a signed head and what goes with them; failover must not depend on how
+small an operator made the limit of the door."""
+ORPHAN_BODY_BYTES = 1_052_672
+"""The largest page in base64, and its frame."""
 
 
 def _join(visit: Visit) -> Join:
@@ -107,17 +127,44 @@ def _heartbeat(visit: Visit) -> RecordHeartbeat:
         clock=body.clock,
         bundle_sequence=body.bundle_sequence,
         term=body.term,
+        gossip=body.gossip,
     )
 
 
 def _hello(visit: Visit) -> Hello:
     body = visit.content(HelloBody)
-    return Hello(peer=visit.peer, term=body.term, role=body.role)
+    return Hello(peer=visit.peer, claim=body.claim, gossip=body.gossip)
+
+
+def _bundle(visit: Visit) -> GetBundle:
+    term, sequence = known_version(visit)
+    return GetBundle(after=sequence, after_term=term, peer=visit.caller.peer)
+
+
+def _rekey(visit: Visit) -> StartRekey:
+    return StartRekey(peer=visit.peer, term=visit.content(RekeyBody).term)
 
 
 def _install(visit: Visit) -> StartInstall:
     body = visit.content(InstallBody)
-    return StartInstall(peer=visit.peer, leaf=body.leaf, issuing=body.issuing)
+    return StartInstall(peer=visit.peer, leaf=body.leaf, issuing=body.issuing, term=body.term)
+
+
+def _read_journal(visit: Visit) -> ReadJournal:
+    body = visit.content(ReplicaBody)
+    return ReadJournal(peer=visit.peer, locator=body.locator, wait_ms=body.wait_ms)
+
+
+def _wait_ms(visit: Visit) -> int:
+    return visit.content(ReplicaBody).wait_ms
+
+
+def _adopt(visit: Visit) -> AdoptRows:
+    return AdoptRows(peer=visit.peer, page=visit.content(AdoptBody).page)
+
+
+def _accept(visit: Visit) -> AcceptKey:
+    return AcceptKey(peer=visit.peer, public_key=visit.content(AcceptBody).public_key)
 
 
 ENROLL_ROUTES = (
@@ -166,8 +213,8 @@ ENROLL_ROUTES = (
     Route(
         method="GET",
         path="/v1/bundle",
-        summary="The signed trust bundle, if newer than ?after.",
-        make=lambda visit: GetBundle(after=known_sequence(visit)),
+        summary="The signed trust bundle, if newer than ?after of ?term.",
+        make=_bundle,
         reply=BundleAnswer,
         show=bundle_page,
     ),
@@ -196,22 +243,24 @@ MESH_ROUTES = (
         path="/v1/heartbeat",
         summary="The caller lives; the answer says who is primary.",
         body=HeartbeatBody,
+        body_bytes=GOSSIP_BODY_BYTES,
         make=_heartbeat,
         reply=HeartbeatAnswer,
     ),
     Route(
         method="POST",
         path="/v1/hello",
-        summary="Probe between key holders: role and term over a verified connection.",
+        summary="Probe between key holders: claims and signed beats, both ways.",
         body=HelloBody,
+        body_bytes=GOSSIP_BODY_BYTES,
         make=_hello,
         reply=HelloAnswer,
     ),
     Route(
         method="GET",
         path="/v1/bundle",
-        summary="The signed trust bundle, if newer than ?after.",
-        make=lambda visit: GetBundle(after=known_sequence(visit), peer=visit.peer),
+        summary="The signed trust bundle, if newer than ?after of ?term.",
+        make=_bundle,
         reply=BundleAnswer,
         show=bundle_page,
     ),
@@ -226,7 +275,8 @@ MESH_ROUTES = (
         method="POST",
         path="/v1/renewal/csr",
         summary="A key holder asks this member for a CSR with a fresh key.",
-        make=lambda visit: StartRekey(peer=visit.peer),
+        body=RekeyBody,
+        make=_rekey,
         reply=RekeyAnswer,
         timeout_ms=REKEY_TIMEOUT_MS,
     ),
@@ -238,5 +288,43 @@ MESH_ROUTES = (
         make=_install,
         reply=InstallAnswer,
         timeout_ms=INSTALL_TIMEOUT_MS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/replica/events",
+        summary="Journal rows after what a standby has, as soon as there are any.",
+        body=ReplicaBody,
+        body_bytes=GOSSIP_BODY_BYTES,
+        make=_read_journal,
+        reply=JournalAnswer,
+        show=journal_page,
+        defer=_wait_ms,
+    ),
+    Route(
+        method="POST",
+        path="/v1/replica/adopt",
+        summary="A standby brings rows that it wrote while it was primary on its own.",
+        body=AdoptBody,
+        body_bytes=ORPHAN_BODY_BYTES,
+        make=_adopt,
+        reply=AdoptAnswer,
+        timeout_ms=ADOPT_TIMEOUT_MS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/standby/accept",
+        summary="A nominated node fetches the issuing key, sealed to its one-time key.",
+        body=AcceptBody,
+        make=_accept,
+        reply=KeyPackage,
+        timeout_ms=SIGNING_TIMEOUT_MS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/standby/ready",
+        summary="A nominated node has the key and proved that it fits.",
+        make=lambda visit: ReportReady(peer=visit.peer),
+        reply=Ack,
+        timeout_ms=SIGNING_TIMEOUT_MS,
     ),
 )

@@ -52,6 +52,7 @@ def body(plan: HeartbeatPlan, now: UnixSeconds) -> HeartbeatBody:
         term=plan.term,
         served_not_after=plan.served_not_after,
         endpoint=plan.endpoint,
+        gossip=plan.gossip,
     )
 
 

@@ -1,6 +1,11 @@
-"""One round: ask the broker what to say, tell every key holder at once, report their answers."""
+"""One round: ask the broker what to say, tell every key holder at once, report their answers.
 
-from collections.abc import Callable, Mapping
+An answer is reported when it is there: it carries the newest signed beats, and a dead key holder
+must not make it old. When this node's role moves, the round is cut short and a new one begins.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 
 from broker.clock import boottime_ms, wall_s
@@ -19,11 +24,15 @@ from broker.wire.node import Endpoint, Membership
 from broker.wire.roster import HeartbeatAnswer, HeartbeatPlan, NoteHeartbeat, PrepareHeartbeat
 from workers.fanout import Fanout, Session
 from workers.heartbeat.logic import addressees, body, next_beat_ms, obstacle, skew_s
+from workers.interruption import Interruption
 from workers.process import Desk, Outcome
 from workers.repeats import Repeats
 
 DEADLINE_MS_MAX = 5_000
 DEADLINE_MS_MIN = 1_000
+PATIENCE_MS = 200
+"""A living key holder answers within this, also while events want the next round."""
+
 MISMATCH = "CA fingerprint mismatch"
 BEATING_ROLES = ("member", "standby")
 
@@ -58,40 +67,47 @@ class HeartbeatLoop:
             if node.role in BEATING_ROLES:
                 self._say(EventName.HEARTBEAT_FAILED, node.host, why)
             return Outcome(state=why)
-        answers = self._beat(desk, targets, body(plan, self._wall()))
+        vigil = Interruption(desk, PATIENCE_MS)
+        tally = self._beat(desk, vigil, targets, body(plan, self._wall()))
         if desk.stopping():
             return Outcome()
-        outcome = self._note(desk, answers)
-        spent_ms = boottime_ms() - started_ms
-        heard = [answer for answer in answers.values() if isinstance(answer, HeartbeatAnswer)]
-        next_ms = next_beat_ms(heard, self.period_ms) - spent_ms
+        if vigil.came:
+            return Outcome(next_in_ms=0, error=desk.record.last_error, state=desk.record.state)
+        outcome = tally.outcome()
+        next_ms = next_beat_ms(tally.heard, self.period_ms) - (boottime_ms() - started_ms)
         return Outcome(next_in_ms=max(0, next_ms), error=outcome.error, state=outcome.state)
 
     def _beat(
-        self, desk: Desk, targets: tuple[Endpoint, ...], beat: HeartbeatBody
-    ) -> Mapping[str, HeartbeatAnswer | Exception]:
-        self._fanout.keep({target.host for target in targets})
+        self, desk: Desk, vigil: Interruption, targets: tuple[Endpoint, ...], beat: HeartbeatBody
+    ) -> "Tally":
+        """Tell everybody and note each answer when it comes."""
+        tally = Tally()
+        note = partial(self._note, desk, tally)
         errands = {target.host: partial(_post, target, beat) for target in targets}
-        return self._fanout.ask(errands, desk, deadline_ms(self.period_ms))
+        self._fanout.keep(set(errands))
+        answers = self._fanout.ask(errands, vigil, deadline_ms(self.period_ms), note)
+        if vigil.stopping():
+            # Silence proves nothing now, and the next round must not wait for the dead.
+            self._fanout.abandon(errands)
+            return tally
+        for host in answers.keys() - tally.hosts:
+            note(host, answers[host])
+        return tally
 
-    def _note(self, desk: Desk, answers: Mapping[str, HeartbeatAnswer | Exception]) -> Outcome:
-        """Report and log each answer; the round failed if one mismatched or nobody answered."""
-        troubles: list[str] = []
-        mismatched = False
-        for host, answer in answers.items():
-            if isinstance(answer, Exception):
-                trouble = _reason(answer)
-            else:
-                trouble = _report(desk, host, answer)
-                mismatched = mismatched or not answer.valid
-            if trouble:
-                troubles.append(f"{host}: {trouble}")
-                self._say(EventName.HEARTBEAT_FAILED, host, trouble)
-            elif isinstance(answer, HeartbeatAnswer):
-                self._log_answer(host, answer)
-        heard = len(answers) - len(troubles)
-        error = MISMATCH if mismatched else "" if heard else "; ".join(troubles)
-        return Outcome(error=error, state=f"{heard} of {len(answers)} key holders answered")
+    def _note(
+        self, desk: Desk, tally: "Tally", host: str, answer: HeartbeatAnswer | Exception
+    ) -> None:
+        """Report and log one answer."""
+        if isinstance(answer, Exception):
+            trouble = _reason(answer)
+        else:
+            trouble = _report(desk, host, answer)
+            tally.heard.append(answer)
+        tally.hosts[host] = trouble
+        if trouble:
+            self._say(EventName.HEARTBEAT_FAILED, host, trouble)
+        elif isinstance(answer, HeartbeatAnswer):
+            self._log_answer(host, answer)
 
     def _log_answer(self, host: str, answer: HeartbeatAnswer) -> None:
         if not answer.valid:
@@ -108,6 +124,23 @@ class HeartbeatLoop:
     def _say(self, event: EventName, host: str, reason: str) -> None:
         if self._repeats.is_news(host, reason):
             log(event, level="warning", host=host, reason=reason)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Who answered in one round, and what was wrong with it."""
+
+    hosts: dict[str, str] = field(default_factory=dict)
+    heard: list[HeartbeatAnswer] = field(default_factory=list)
+
+    def outcome(self) -> Outcome:
+        """Return what the round came to: it failed if one mismatched or nobody answered."""
+        troubles = [f"{host}: {trouble}" for host, trouble in self.hosts.items() if trouble]
+        well = len(self.hosts) - len(troubles)
+        error = "" if well else "; ".join(troubles)
+        if not all(answer.valid for answer in self.heard):
+            error = MISMATCH
+        return Outcome(error=error, state=f"{well} of {len(self.hosts)} key holders answered")
 
 
 def deadline_ms(interval_ms: int) -> int:

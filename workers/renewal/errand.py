@@ -16,7 +16,7 @@ from broker.runtime.logs import log
 from broker.wire.base import Body, Reply
 from broker.wire.control import Ack
 from broker.wire.enrollment import Issued
-from broker.wire.mesh_api import InstallBody, InstalledBody, RenewBody
+from broker.wire.mesh_api import InstallBody, InstalledBody, RekeyBody, RenewBody
 from broker.wire.node import Endpoint, Membership
 from broker.wire.renewal import InstallAnswer, RekeyAnswer, RenewalAnswer, RenewWithLease
 from broker.wire.work import (
@@ -111,9 +111,10 @@ class Errand:
                 raise AssertionError("approvals are leased to another service")
 
     def _renew_member(self, lease_id: int, item: RenewMember) -> Installed | Failed:
-        asked = self._call(item.endpoint, "/v1/renewal/csr", None, RekeyAnswer)
+        term = RekeyBody(item.term)
+        asked = self._call(item.endpoint, "/v1/renewal/csr", term, RekeyAnswer)
         issued = self._sign(lease_id, asked.csr)
-        body = InstallBody(leaf=issued.leaf, issuing=issued.issuing)
+        body = InstallBody(leaf=issued.leaf, issuing=issued.issuing, term=item.term)
         path = "/v1/renewal/install"
         try:
             answer = self._call(item.endpoint, path, body, InstallAnswer, DELIVERY_CALL_MS)

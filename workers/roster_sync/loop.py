@@ -1,102 +1,82 @@
-"""One round: fetch what is newer than ours from the primary, hand the octets to the broker.
+"""One round: ask the broker what this node has to fetch or to bring, and do that errand.
 
 The broker verifies against the pin and moves forward only; this worker trusts nothing, and each
 kind of failure is logged in its own words before the loop goes on.
 """
 
 from collections.abc import Callable
-from functools import partial
 
-from broker.errors import BundleRejectedError, MalformedMessageError
-from broker.runtime.events import EventName
-from broker.runtime.logs import log
+from broker.errors import MeshError
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.wire.base import Event
-from broker.wire.events import BundleMoved, CertificateMoved, RoleMoved
+from broker.wire.events import BundleMoved, CertificateMoved, RoleMoved, SyncWanted
 from broker.wire.ids import Service
-from broker.wire.node import Endpoint, Membership, NodeView
-from broker.wire.roster import BundleInstalled, InstallBundle
-from workers.fanout import Fanout, Session
+from broker.wire.node import Membership, NodeView
+from broker.wire.replica import PlanSync, SyncPlan
+from workers.fanout import Session
 from workers.process import Desk, Outcome
-from workers.repeats import Repeats
-from workers.roster_sync.logic import FOLLOWERS, bundle_path, check_format, in_own_words, sources
+from workers.roster_sync.bundle import BundleErrand
+from workers.roster_sync.logic import backoff_ms, is_askable
+from workers.roster_sync.standby import StandbyErrands
+from workers.roster_sync.trips import BrokenOffError, TripError, Trips
 
-DEADLINE_MS = 5_000
+NOT_IN_SYNC = "not in sync"
 
 
 class RosterSyncLoop:
     """The loop; sessions are injected."""
 
     service = Service.ROSTER_SYNC
-    wakes: tuple[type[Event], ...] = (BundleMoved, RoleMoved, CertificateMoved)
+    wakes: tuple[type[Event], ...] = (BundleMoved, RoleMoved, CertificateMoved, SyncWanted)
 
     def __init__(
         self, settings: Settings, open_session: Callable[[Paths, Membership], Session]
     ) -> None:
         self.period_ms = settings.sync.every.ms
-        self._fanout: Fanout[str] = Fanout(open_session)
-        self._repeats = Repeats()
+        self._trips = Trips(open_session)
+        self._bundle = BundleErrand(self._trips)
+        self._standby = StandbyErrands(self._trips, self._bundle)
+        self._failures = 0
 
     def round(self, desk: Desk) -> Outcome:
-        """Sync from the primary, or from another key holder when the primary fails."""
+        """Do the errand of the broker's plan."""
         node = desk.node()
         if node.mesh is None:
             return Outcome(state="no mesh")
-        if node.role not in FOLLOWERS:
-            return Outcome(state=f"idle: {node.role} syncs from nobody")
-        found = sources(node)
-        if not found:
-            return self._failed("primary", "no endpoint: the primary's address is not known")
-        self._fanout.keep({source.host for source in found})
-        return self._sync(desk, node, found)
+        plan = desk.ask(PlanSync(), SyncPlan)
+        try:
+            if plan.errand == "none":
+                return Outcome(state=f"idle: {plan.reason}" if plan.reason else "idle")
+            if plan.errand == "bundle":
+                return self._bundle.run(desk, node, plan.source)
+            return self._serve(desk, node, plan)
+        except TripError as error:
+            self._trips.complain(plan.errand, error)
+            return self._failed(str(error), None if plan.errand == "bundle" else self._pause_ms())
+        except BrokenOffError:
+            return Outcome(next_in_ms=0, error=desk.record.last_error, state=desk.record.state)
 
-    def _sync(self, desk: Desk, node: NodeView, found: tuple[Endpoint, ...]) -> Outcome:
-        outcome = Outcome()
-        for source in found:
-            trouble = self._sync_from(desk, node, source)
+    def _serve(self, desk: Desk, node: NodeView, plan: SyncPlan) -> Outcome:
+        """Do an errand of a standby: what fails is tried again soon, whoever is to blame."""
+        if plan.source is None or not is_askable(plan.source, node.host):
+            raise TripError("primary", "no endpoint: the primary's address is not known")
+        try:
+            outcome = self._standby.run(desk, node, plan, plan.source)
+        except MeshError as error:
             if desk.stopping():
-                return Outcome()
-            if not trouble:
-                # The primary's failure stays visible even when another key holder stood in.
-                return Outcome(error=outcome.error, state=f"synced from {source.host}")
-            failed = self._failed(source.host, trouble)
-            outcome = outcome if outcome.error else failed
+                raise
+            return self._failed(error.detail, max(self._pause_ms(), error.retry_after_ms))
+        self._trips.praise(plan.errand, plan.source.host)
+        self._failures = 0
         return outcome
 
-    def _sync_from(self, desk: Desk, node: NodeView, source: Endpoint) -> str:
-        """Return what went wrong, or an empty string."""
-        path = bundle_path(node)
-        errands = {source.host: partial(_fetch, source, path)}
-        octets = self._fanout.ask(errands, desk, DEADLINE_MS)[source.host]
-        if isinstance(octets, Exception):
-            return in_own_words(octets)
-        try:
-            if octets:
-                check_format(octets)
-                self._install(desk, source, octets)
-        except (MalformedMessageError, BundleRejectedError) as error:
-            return in_own_words(error)
-        if self._repeats.forget(source.host):
-            log(EventName.ROSTER_SYNCED, source=source.host, detail="well again")
-        return ""
+    def _pause_ms(self) -> int:
+        """Return when to try again what a standby failed to do."""
+        self._failures += 1
+        self._standby.forget()
+        return backoff_ms(self._failures)
 
-    def _install(self, desk: Desk, source: Endpoint, octets: bytes) -> None:
-        request = InstallBundle(bundle=octets, source=source.host)
-        installed = desk.ask(request, BundleInstalled)
-        if installed.changed:
-            log(
-                EventName.ROSTER_SYNCED,
-                term=installed.term,
-                source=source.host,
-                bundle_sequence=installed.bundle_sequence,
-            )
-
-    def _failed(self, source: str, reason: str) -> Outcome:
-        if self._repeats.is_news(source, reason):
-            log(EventName.ROSTER_REJECTED, source=source, reason=reason)
-        return Outcome(error=f"{source}: {reason}", state="not in sync")
-
-
-def _fetch(source: Endpoint, path: str, session: Session) -> bytes:
-    return session.fetch(source, path)
+    def _failed(self, detail: str, in_ms: int | None) -> Outcome:
+        """Return a failed round; a member waits for its period or an event."""
+        return Outcome(next_in_ms=in_ms, error=detail, state=NOT_IN_SYNC)

@@ -71,8 +71,8 @@ class Listener:
         """Tell supervisord that events are welcome."""
         os.write(self._sink, READY)
 
-    def take(self) -> bool:
-        """Take and acknowledge what is there; return whether there was an event.
+    def take(self) -> tuple[Notice, ...]:
+        """Take and acknowledge what is there; return the events among it.
 
         Raises:
             ProtocolError: Supervisord is gone, or sent something that is no event.
@@ -83,7 +83,7 @@ class Listener:
         notices = self._feed.receive(octets)
         for _ in notices:
             os.write(self._sink, DONE + READY)
-        return bool(notices)
+        return tuple(notices)
 
 
 def _length(header: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from broker.units import Millis
+from broker.wire.standby import StepDown
 from broker.wire.supervision import Overdue, ProcessLine
 
 ALIVE = ("STARTING", "RUNNING")
@@ -122,6 +123,40 @@ def _attempted(repair: Repair, now_ms: Millis) -> Repair:
 def _has_settled(repair: Repair, row: Row, now_ms: Millis) -> bool:
     since_ms = repair.due_ms if repair.last_ms is None else repair.last_ms
     return row.state == "RUNNING" and now_ms - since_ms >= SETTLED_MS
+
+
+POOL_STOPS = "SUPERVISOR_STATE_CHANGE_STOPPING"
+HAND_OVER_MS = 1000
+"""Patience with a broker that is just being restarted; the pool stops meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """A request to step down that has to go out before this pool is gone, if it can.
+
+    A node that is no primary refuses it, and so does one whose standbys are not ready; both are
+    as well. `until_ms` None: the pool does not stop.
+    """
+
+    until_ms: Millis | None = None
+    is_sent: bool = False
+
+    def begin(self, now_ms: Millis) -> "HandOver":
+        """Return what to do once the pool stops; saying so again changes nothing."""
+        return self if self.until_ms is not None else HandOver(Millis(now_ms + HAND_OVER_MS))
+
+    def left_ms(self, now_ms: Millis) -> int:
+        """Return for how much longer to try; 0 when there is nothing to do."""
+        return 0 if self.until_ms is None or self.is_sent else max(0, self.until_ms - now_ms)
+
+    def sent(self) -> "HandOver":
+        """Return what is left to do once the request is on its way: nothing."""
+        return replace(self, is_sent=True)
+
+
+def step_down() -> StepDown:
+    """Return what the broker is asked for when the pool stops."""
+    return StepDown(operator="pool stop", only_if_ready=True, closing=True)
 
 
 Suspects = Mapping[tuple[str, int, str], Millis]

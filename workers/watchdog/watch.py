@@ -20,7 +20,7 @@ from broker.wire.messages import Answer
 from broker.wire.supervision import Overdue, OverdueView, ProcessLine, ReportProcesses
 from workers.watchdog import logic
 from workers.watchdog.listener import Listener
-from workers.watchdog.logic import BrokerWatch, Repair, Row, Tally
+from workers.watchdog.logic import BrokerWatch, HandOver, Repair, Row, Tally
 from workers.watchdog.memory import Memory
 from workers.watchdog.table import StoppingError, Table
 from workers.watchdog.ticker import Ticker
@@ -44,6 +44,7 @@ class State:
     broker: BrokerWatch = field(default_factory=BrokerWatch)
     look_due_ms: Millis = logic.BOOT
     beat_due_ms: Millis = logic.BOOT
+    hand_over: HandOver = field(default_factory=HandOver)
     progress: int = 0
     stopping: bool = False
     table_error: str = ""
@@ -66,6 +67,7 @@ class Watch:
     def turn(self, now_ms: Millis, *, hinted: bool) -> None:
         """Do what is due; `hinted` when supervisord just said that something changed."""
         state = self.state
+        self._hand_over(now_ms)
         if hinted or now_ms >= state.look_due_ms:
             self._look(now_ms)
             state.look_due_ms = Millis(now_ms + LOOK_MS)
@@ -75,6 +77,20 @@ class Watch:
             self._beat(now_ms)
         if not state.stopping:
             self._watch_broker(now_ms)
+
+    def pool_stops(self, now_ms: Millis) -> None:
+        """Note that supervisord stops everything: another node should take over at once."""
+        if self.state.hand_over.until_ms is None:
+            log(EventName.SUPERVISOR_STATE_CHANGED, program="supervisord", state="STOPPING")
+        self.state.hand_over = self.state.hand_over.begin(now_ms)
+        self._hand_over(now_ms)
+
+    def _hand_over(self, now_ms: Millis) -> None:
+        """Ask the broker once to step down, without waiting for what it says."""
+        hand_over = self.state.hand_over
+        left_ms = hand_over.left_ms(now_ms)
+        if left_ms and self._link.post(logic.step_down(), timeout_ms=left_ms) is not None:
+            self.state.hand_over = hand_over.sent()
 
     def _look(self, now_ms: Millis) -> None:
         """Read the table, report it to the broker, start what is FATAL."""
@@ -184,8 +200,10 @@ def _turn_until(stop: StopSignal, watch: Watch, listener: Listener, ticker: Tick
     log(EventName.PROCESS_READY)
     while not stop.requested():
         ready = dict(poller.poll(TURN_MS))
-        hinted = listener.source in ready and listener.take()
-        watch.turn(boottime_ms(), hinted=hinted)
+        notices = listener.take() if listener.source in ready else ()
+        if any(notice.name == logic.POOL_STOPS for notice in notices):
+            watch.pool_stops(boottime_ms())
+        watch.turn(boottime_ms(), hinted=bool(notices))
         ticker.turned()
 
 

@@ -9,6 +9,7 @@ from broker.cli.session import Session
 from broker.cli.shape import day, grouped
 from broker.wire.authority import AuthorityView
 from broker.wire.console_api import UnlockBody
+from broker.wire.node import NodeView
 
 UNLOCK_MS = 60_000
 """Argon2id takes a fraction of a second, on a small board under load several."""
@@ -23,21 +24,38 @@ def ca() -> None:
 @click.option("--pem", is_flag=True, help="Print the root certificate instead.")
 @pass_session
 def show(session: Session, *, pem: bool) -> None:
-    """Show fingerprint, validity, constraints and lock state."""
-    view = session.api().get("/v1/ca", AuthorityView)
-    if session.json:
-        session.screen.object("ca-show", public(view))
-    elif pem:
+    """Show fingerprint, validity, constraints, lock state, and who signs with it."""
+    api = session.api()
+    view = api.get("/v1/ca", AuthorityView)
+    if pem and not session.json:
         session.screen.block(view.root_pem)
+        return
+    node = api.get("/v1/node", NodeView)
+    if session.json:
+        held = {"host": node.host, "role": node.role, "primary": _primary(node)}
+        session.screen.object("ca-show", public(view) | held)
     else:
-        session.screen.pairs(_facts(view))
+        session.screen.pairs(_facts(view, node))
 
 
-def _facts(view: AuthorityView) -> list[tuple[str, str]]:
+def _primary(node: NodeView) -> str:
+    return node.mesh.primary.host if node.mesh and node.mesh.primary else ""
+
+
+def _signer(node: NodeView) -> str:
+    """Return who signs, and what this node's copy of the key is for."""
+    if node.role == "primary":
+        return f"{node.host} (this node)"
+    here = f"; {node.host} holds the key as {node.role}" if node.role == "standby" else ""
+    return f"{_primary(node) or 'unknown'}{here}"
+
+
+def _facts(view: AuthorityView, node: NodeView) -> list[tuple[str, str]]:
     slots = ", ".join(f"{slot.kind} (since {day(slot.created_at)})" for slot in view.slots)
     return [
         ("mesh", f"{view.mesh_name}  ({view.domain})"),
         ("state", f"{view.state}, term {view.term}"),
+        ("signed by", _signer(node)),
         ("sha256", grouped(view.pin)),
         ("root", f"valid until {day(view.root_not_after)}"),
         ("issuing", f"valid until {day(view.issuing_not_after)}"),

@@ -94,5 +94,13 @@ def revoke(session: Session, *, host: str, reason: str, dry_run: bool) -> int:
     verb = "would be revoked" if dry_run else "revoked"
     session.screen.line(f"{answer.host} {verb}: {what} ({', '.join(answer.serials) or '-'})")
     if not dry_run:
-        session.screen.line(f"refused already by {answer.enforced_by} of {answer.members} nodes")
+        _say_reach(session, answer)
     return Exit.OK
+
+
+def _say_reach(session: Session, answer: RevocationAnswer) -> None:
+    """Print who refuses the member already, and what would survive the loss of this node."""
+    session.screen.line(f"refused already by {answer.enforced_by} of {answer.members} nodes")
+    if answer.standbys:
+        count = "1 standby" if answer.standbys == 1 else f"{answer.standbys} standbys"
+        session.screen.line(f"durable on {answer.standbys_durable} of {count}")

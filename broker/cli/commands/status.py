@@ -11,11 +11,14 @@ from broker.cli.public import public
 from broker.cli.screen import Screen
 from broker.cli.session import Session
 from broker.cli.shape import ago, day, due_in, left, span
+from broker.cli.succession import FULL, limits, named, silence, standbys, unfit
 from broker.clock import wall_s
 from broker.runtime.exits import Exit
 from broker.wire.node import MemberLine, StatusView, WorkersView, WorkerView
 
 SERVED = {"served": "yes", "installed": "on disk", "stale": "STALE", "failed": "FAILED"}
+TELLING = frozenset({"suspecting", "pending", "caretaking"})
+"""Phases of the succession that say more than the role does."""
 MEMBER_HEADINGS = ("HOST", "ROLE", "STATE", "CERTIFICATE", "RENEWS IN", "SERVED", "LAST SEEN")
 PROCESS_HEADINGS = ("PROCESS", "STATE", "PID", "RESTARTS", "LAST SUCCESS", "NEXT RUN", "NOTE")
 
@@ -29,7 +32,7 @@ def status(session: Session, *, limit: int) -> int:
     Exit: 0 healthy, 3 needs attention, 4 not running, 6 no mesh here.
     """
     view = session.api().get(f"/v1/status?limit={limit}", StatusView)
-    concerns = (*_concerns(session, view), *view.warnings)
+    concerns = (*_concerns(session, view), *_warnings(view))
     if session.json:
         session.screen.object("status", public(view) | {"attention": list(concerns)})
     else:
@@ -48,10 +51,32 @@ def _concerns(session: Session, view: StatusView) -> tuple[str, ...]:
     own = view.own.not_after if view.own else None
     if view.node.mesh is not None and own is None and "no certificate" not in said:
         found.append("this node has no certificate yet")
+    found += [line for line in _of_succession(session, view) if line not in said]
     if view.approvals_pending:
         waiting = f"{view.approvals_pending} waiting for approval"
         found.append(f"{waiting}: {session.command('approval list')}")
     return tuple(found)
+
+
+def _warnings(view: StatusView) -> tuple[str, ...]:
+    """Return what the broker warned of; its sentence on powers lacks the command that ends it."""
+    powers = view.node.powers
+    return tuple(text for text in view.warnings if powers in FULL or powers not in text)
+
+
+def _of_succession(session: Session, view: StatusView) -> list[str]:
+    """Return what is wrong with who leads and who could."""
+    found = []
+    silent_s = _silent_s(session, view)
+    if silent_s and not any("silent" in text for text in view.warnings):
+        found.append(f"primary silent {span(silent_s)}: {session.command('standby list')}")
+    refused = limits(view.node.powers, session.command("standby promote"))
+    return [*found, *([refused] if refused else []), *unfit(view.standbys)]
+
+
+def _silent_s(session: Session, view: StatusView) -> int:
+    tick_ms = session.settings.failover.tick.ms
+    return silence(view.standbys, view.node.host, tick_ms, view.now)
 
 
 def _draw(session: Session, view: StatusView, concerns: tuple[str, ...]) -> None:
@@ -61,7 +86,7 @@ def _draw(session: Session, view: StatusView, concerns: tuple[str, ...]) -> None
         joining = session.command("join INVITE")
         screen.line(f"next  {session.command('init NAME')}  or  {joining}")
         return
-    screen.pairs(_headlines(view))
+    screen.pairs(_headlines(view, _silent_s(session, view)))
     screen.line()
     draw_members(screen, view.members, view.now)
     if view.member_count > len(view.members):
@@ -74,19 +99,37 @@ def _draw(session: Session, view: StatusView, concerns: tuple[str, ...]) -> None
         screen.line("ok")
 
 
-def _headlines(view: StatusView) -> list[tuple[str, str]]:
+def _headlines(view: StatusView, silent_s: int) -> list[tuple[str, str]]:
     node, mesh = view.node, view.node.mesh
     assert mesh is not None
     primary = mesh.primary.host if mesh.primary else "unknown"
-    standbys = [line.host for line in view.members if line.role == "standby"]
-    parts = [_authority(view), f"primary {primary}"]
-    parts += [f"standby {', '.join(standbys)}"] if standbys else []
+    silent = f" (silent {span(silent_s)})" if silent_s else ""
+    parts = [_authority(view), f"primary {primary}{silent}", *_standbys(view, primary)]
     parts.append(f"enrollment {'open' if view.enrollment_open else 'closed'}")
     return [
         (f"mesh {mesh.name}", "   ".join(parts)),
-        ("this node", f"{node.host}  {node.role}   {_own(view)}"),
+        ("this node", f"{node.host}  {_role(view)}   {_own(view)}"),
         ("continuity", _continuity(view)),
     ]
+
+
+def _standbys(view: StatusView, primary: str) -> list[str]:
+    """Return who could take over; a member knows their names from the bundle, and no more."""
+    known = [named(line) for line in standbys(view.standbys)]
+    if not view.standbys:
+        known = [holder.host for holder in view.node.key_holders if holder.host != primary]
+    return [f"standby {', '.join(known)}"] if known else []
+
+
+def _role(view: StatusView) -> str:
+    """Return the role of this node, with its lag and phase where they say more."""
+    own = next((line for line in view.standbys if line.host == view.node.host), None)
+    said = []
+    if own is not None and own.role == "standby" and own.lag is not None:
+        said.append(f"lag {own.lag}")
+    if view.node.phase in TELLING:
+        said.append(view.node.phase)
+    return f"{view.node.role} ({', '.join(said)})" if said else view.node.role
 
 
 def _authority(view: StatusView) -> str:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,13 @@ class Node:
             return None
         return pid if os.fsencode(table) in started_with else None
 
+    def process_ids(self) -> tuple[int, ...]:
+        """Return this home's own supervisord and all its children; nothing when down."""
+        parent = self.supervisor_pid()
+        if parent is None:
+            return ()
+        return (parent, *(pid for pid, above in _parents() if above == parent))
+
     def signal_supervisor(self, number: signal.Signals) -> None:
         """Signal this home's own supervisord, if it runs."""
         pid = self.supervisor_pid()
@@ -151,6 +158,16 @@ def quiet_environment() -> dict[str, str]:
     """Return the environment without anything that would change a node's settings."""
     kept = {key: text for key, text in os.environ.items() if not key.startswith("CERTMESH_")}
     return kept | {"NO_COLOR": "1", "TERM": "dumb"}
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Yield every process of this machine with its parent (proc(5), field 4 of stat)."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended while we looked
+        yield int(stat.parent.name), int(after_name[1])
 
 
 def _objects(stdout: str) -> tuple[dict[str, Any], ...]:

@@ -27,7 +27,9 @@ TIMERS: dict[str, object] = {
     "renewal.backoff_max": "5s",
     "heartbeat.interval": "500ms",
     "sync.every": "2s",
-    "failover.tick": "1s",
+    "failover.tick": "500ms",
+    "failover.grace": "4s",
+    "failover.stagger": "1s",
     "discovery.interfaces": ["127.0.0.1"],
 }
 """The only thing about the demo that is not real: its hurry."""

@@ -7,6 +7,7 @@ from broker.cli.demo.failure import StepError, pause
 from broker.cli.demo.stage import Stage
 from broker.cli.demo.steps_break import kill_worker
 from broker.cli.demo.steps_end import audit, revoke_member
+from broker.cli.demo.steps_failover import bring_back, kill_primary, make_standby, renew_at_heir
 from broker.cli.demo.steps_join import join_with_code, join_with_invite
 from broker.cli.demo.steps_serve import renew_with_hook, speak_mutual_tls
 from broker.cli.demo.steps_start import check_authority, start_nodes
@@ -42,10 +43,13 @@ STEPS = (
     Step(5, "mutual TLS", (3, 4), speak_mutual_tls),
     Step(6, "renewal + hook", (3, 4), renew_with_hook),
     Step(7, "kill a worker", (1,), kill_worker),
+    Step(8, "hot standby", (3,), make_standby),
+    Step(9, "kill the primary", (4, 8), kill_primary),
+    Step(10, "renew at the heir", (5, 9), renew_at_heir),
+    Step(11, "node-a returns", (9,), bring_back),
     Step(12, "revoke node-c", (4,), revoke_member),
     Step(13, "audit", (2,), audit),
 )
-"""8 to 11 (hot standby and failover) keep their numbers for the release that brings them."""
 
 
 def chosen(only: frozenset[int]) -> tuple[Step, ...]:

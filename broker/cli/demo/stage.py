@@ -38,11 +38,17 @@ class Stage:
     creation: dict[str, Any] = field(default_factory=dict)
     passphrase: str = ""
     app: subprocess.Popen[bytes] | None = None
+    heir: Node | None = None
 
     @property
     def nodes(self) -> tuple[Node, Node, Node]:
-        """All three, the primary first."""
+        """All three, the founder first."""
         return (self.node_a, self.node_b, self.node_c)
+
+    @property
+    def primary(self) -> Node:
+        """Whoever leads the mesh now."""
+        return self.heir or self.node_a
 
     @property
     def trust(self) -> Path:

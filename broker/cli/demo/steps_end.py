@@ -21,20 +21,20 @@ WHOAMI = "/v1/whoami"
 
 
 def revoke_member(stage: Stage) -> str:
-    """Revoke node-c; node-a refuses it at the next request, on open connections too."""
-    door, context = mesh_door(stage.node_a), stage.context_as(stage.node_c)
+    """Revoke node-c; the primary refuses it at the next request, on open connections too."""
+    door, context = mesh_door(stage.primary), stage.context_as(stage.node_c)
     kept = Connection(door, context)
     kept.connect()
     require(kept.get(WHOAMI)[0] == OK, "node-c is refused before it is revoked")
     session = kept.tls.session
-    stage.node_a.ask("member", "revoke", stage.node_c.name, "--reason", "end of the demo", "--yes")
+    stage.primary.ask("member", "revoke", stage.node_c.name, "--reason", "end of the demo", "--yes")
     began_ms = boottime_ms()
     verdict = _verdict(kept)
     took_ms = boottime_ms() - began_ms
     require(
         verdict == "revoked",
         f"the open connection of node-c got {verdict} after the revocation",
-        log=stage.node_a.log("gateway"),
+        log=stage.primary.log("gateway"),
     )
     fresh = Connection(door, stage.context_as(stage.node_c))
     fresh.connect()
@@ -62,7 +62,7 @@ def _check_resumption(
     stage: Stage, context: ssl.SSLContext, session: ssl.SSLSession | None
 ) -> None:
     """A resumed session would skip the certificate; the server must not take one."""
-    resumed = Connection(mesh_door(stage.node_a), context, session)
+    resumed = Connection(mesh_door(stage.primary), context, session)
     resumed.connect()
     require(not resumed.tls.session_reused, "the gateway resumed a session of a revoked member")
     require(_verdict(resumed) == "revoked", "a resumed session was served after the revocation")
@@ -70,12 +70,12 @@ def _check_resumption(
 
 def audit(stage: Stage) -> str:
     """Verify the hash chain, then forge one row of a copy and see it found."""
-    verdict = stage.node_a.ask("audit", "verify")
+    verdict = stage.primary.ask("audit", "verify")
     rows = int(pick(verdict, "rows") or 0)
     require(rows > 0 and pick(verdict, "first_bad") is None, f"the chain is broken: {verdict}")
     with tempfile.TemporaryDirectory(prefix="certmesh-audit-", dir=stage.home) as scratch:
         copy = Path(scratch)
-        _copy_ledger(stage.node_a.home / "ledger.db", copy)
+        _copy_ledger(stage.primary.home / "ledger.db", copy)
         status, whole = _verify(copy)
         require(status == 0, f"an untouched copy does not verify: {whole}")
         forged = _forge(copy / "ledger.db")

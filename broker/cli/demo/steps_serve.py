@@ -56,8 +56,7 @@ def speak_mutual_tls(stage: Stage) -> str:
     greeting = f"hello {stage.node_b.name}, this is {stage.node_c.name}"
     command = curl_command(stage)
     stage.board.show("", "copy and try:", *command_lines(command), "")
-    caller = _call_with_curl if shutil.which("curl") else _call_with_requests
-    status, body = caller(stage, command)
+    status, body = call_service(stage)
     require(
         status == OK and greeting in body,
         f"the service answered {status}: {body[:200]!r}",
@@ -73,6 +72,12 @@ def speak_mutual_tls(stage: Stage) -> str:
     _check_gateway_knows(stage)
     stage.board.show(f'{status}  "{greeting}"', f"no certificate: {outcomes[0]}", "")
     return f"{status} with, refused without, refused with another CA's (service and gateway)"
+
+
+def call_service(stage: Stage) -> tuple[int, str]:
+    """Call the service as node-b, with the command that was shown where curl is present."""
+    caller = _call_with_curl if shutil.which("curl") else _call_with_requests
+    return caller(stage, curl_command(stage))
 
 
 def _check_gateway_knows(stage: Stage) -> None:

@@ -21,7 +21,7 @@ def list_approvals(
     state: BrokerState, _batch: Batch, _caller: Caller, request: ListApprovals
 ) -> ApprovalsView:
     """Return approvals, pending first."""
-    state.mesh()
+    state.known_mesh()
     rows = state.ledger.approvals(request.state, min(request.limit, 500))
     ordered = sorted(rows, key=lambda row: (row.state != "pending", row.requested_at))
     return ApprovalsView(tuple(_approval(row) for row in ordered))
@@ -38,6 +38,8 @@ def decide_approval(
     state: BrokerState, batch: Batch, caller: Caller, request: DecideApproval
 ) -> ApprovalView:
     """Record a decision; the same one again is no change, another one is a conflict."""
+    state.mesh()
+    state.full_powers(caller.now_ms)
     row = _found(state, request.approval_id)
     settle(state, batch, caller.now, (row, request))
     return ApprovalView(_approval(_found(state, row.approval_id)))
@@ -73,7 +75,7 @@ def settle(
 
 def expire_approvals(state: BrokerState, batch: Batch, now: UnixSeconds) -> None:
     """Close requests nobody answered; called from the loop's tick."""
-    if state.role != "primary":
+    if not state.serves:
         return
     for approval_id in state.ledger.approvals_expired(now):
         state.deferred_by.pop(approval_id, None)
@@ -81,7 +83,7 @@ def expire_approvals(state: BrokerState, batch: Batch, now: UnixSeconds) -> None
 
 
 def _found(state: BrokerState, approval_id: str) -> ApprovalRow:
-    state.mesh()
+    state.known_mesh()
     row = state.ledger.approval(approval_id)
     if row is None:
         raise NotFoundError(f"no approval {approval_id}", hint="certmesh approval list")

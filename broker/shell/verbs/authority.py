@@ -12,14 +12,15 @@ from broker.errors import (
 )
 from broker.ledger.rows import MeshRow
 from broker.pki.authority import pem
-from broker.pki.issuer import Issuer
 from broker.pki.seal import OpenedKeys, open_with_passphrase
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.certificates import not_after_of
+from broker.shell.handover import say_goodbye
 from broker.shell.state import BrokerState
+from broker.shell.unlocking import close_keys, open_keys
 from broker.shell.vault import Vault
 from broker.units import UnixSeconds
 from broker.wire.authority import (
@@ -74,18 +75,24 @@ def unlock_authority(
 
 
 def lock_authority(
-    state: BrokerState, batch: Batch, _caller: Caller, request: LockAuthority
+    state: BrokerState, batch: Batch, caller: Caller, request: LockAuthority
 ) -> AuthorityView:
     """Forget the key until somebody unlocks it; later requests of this drain find it locked."""
     _vault(state)
-    issuer, secret = state.keys.issuer, state.keys.totp_secret
-    state.keys.locks += 1
-    if issuer is not None:
-        batch.append(AuthorityLocked(), request.operator)
+    keys = state.keys
+    before = (keys.issuer, keys.totp_secret, keys.opened, keys.opened_by)
+    keys.locks += 1
+    if keys.issuer is not None:
+        if state.serves:
+            batch.append(AuthorityLocked(), request.operator)
+            if len(state.surroundings().key_holders) > 1:
+                # A locked primary serves nobody: say so with the key's last signature.
+                say_goodbye(state, batch, "", caller.now_ms)
+        log(EventName.CA_LOCKED, operator=request.operator)
         close_keys(state)
 
         def reopen() -> None:
-            state.keys.issuer, state.keys.totp_secret = issuer, secret
+            keys.issuer, keys.totp_secret, keys.opened, keys.opened_by = before
 
         batch.on_void.append(reopen)
         batch.publish(AuthorityMoved("locked"))
@@ -100,7 +107,7 @@ def authority_view(state: BrokerState) -> AuthorityView:
         mesh_name=mesh.name,
         domain=mesh_domain(mesh.name),
         pin=mesh.pin,
-        term=state.ledger.term,
+        term=state.term,
         root_pem=pem(vault.root),
         issuing_pem=pem(vault.issuing),
         root_not_after=not_after_of(vault.root),
@@ -112,20 +119,6 @@ def authority_view(state: BrokerState) -> AuthorityView:
             for slot in vault.sealed.slots
         ),
     )
-
-
-def open_keys(state: BrokerState, vault: Vault, opened: OpenedKeys) -> None:
-    """Make the issuing key usable in this process."""
-    state.keys.issuer = Issuer.open(
-        root=vault.root, issuing=vault.issuing, issuing_key=opened.issuing_key
-    )
-    state.keys.totp_secret = opened.totp_secret
-
-
-def close_keys(state: BrokerState) -> None:
-    """Drop the key; the interpreter frees the memory, the process forgets the way to it."""
-    state.keys.issuer = None
-    state.keys.totp_secret = b""
 
 
 def _unlocked(state: BrokerState, batch: Batch, who: tuple[Caller, str], outcome: object) -> None:
@@ -147,14 +140,18 @@ def _settle_unlock(
     caller, operator = who
     if isinstance(outcome, BadPassphraseError):
         state.limiter.failed(UNLOCK_SOURCE, caller.now_ms)
-        batch.append(AuthorityUnlockFailed("passphrase"), operator)
+        log(EventName.CA_UNLOCK_FAILED, operator=operator)
+        if state.serves:
+            batch.append(AuthorityUnlockFailed("passphrase"), operator)
     if isinstance(outcome, MeshError):
         return fault_of(outcome)
     if not isinstance(outcome, OpenedKeys):
         log(EventName.CA_UNLOCK_FAILED, detail=f"deriving the key failed: {outcome!r}")
         return fault_of(InternalError("deriving the key failed", hint="see log/broker.log"))
     if state.keys.issuer is None:
-        batch.append(AuthorityUnlocked(outcome.slot_id), operator)
+        log(EventName.CA_UNLOCKED, slot=outcome.slot_id, operator=operator)
+        if state.serves:
+            batch.append(AuthorityUnlocked(outcome.slot_id), operator)
         # At once, so that a lock later in this drain is the last word; undone with the drain.
         open_keys(state, _vault(state), outcome)
         batch.on_void.append(lambda: close_keys(state))
@@ -172,6 +169,8 @@ def _vault(state: BrokerState) -> Vault:
 
 def _mesh(state: BrokerState) -> MeshRow:
     mesh = state.mesh_row()
+    if mesh is None and state.role == "standby":
+        raise ConflictError("this standby has not fetched the roster yet", retry_after_ms=1000)
     if mesh is None:
         raise ConflictError(
             "the CA files are there, but the ledger knows no mesh",

@@ -4,11 +4,19 @@ from broker.errors import BundleRejectedError, NoMeshError
 from broker.pki.authority import der_of_pem
 from broker.pki.bundle import verify_bundle
 from broker.shell.batch import Batch
-from broker.shell.bundling import LOCAL_BUNDLE, current_bundle, current_crl, primary_of
+from broker.shell.bundling import (
+    BUNDLE_REVOKED_MAX,
+    LOCAL_BUNDLE,
+    LOCAL_STILL_REVOKED,
+    StillRevoked,
+    current_bundle,
+    current_crl,
+    primary_of,
+)
 from broker.shell.caller import Caller
-from broker.shell.peers import authorize_member
+from broker.shell.peers import authorize_member, primary_doors
 from broker.shell.state import BrokerState
-from broker.wire.codec import decode_body
+from broker.wire.codec import decode_body, encode_body
 from broker.wire.enrollment import GetMesh, GetTrust, MeshAnswer, TrustAnswer
 from broker.wire.events import BundleMoved, RoleMoved
 from broker.wire.roster import (
@@ -25,12 +33,12 @@ def get_bundle(
     state: BrokerState, batch: Batch, caller: Caller, request: GetBundle
 ) -> BundleAnswer:
     """Return the newest bundle if it is newer than what the caller has."""
-    if request.peer is not None and state.role == "primary":
+    if request.peer is not None and state.serves:
         authorize_member(state, batch, caller, request.peer)
     raw, body = current_bundle(state, batch, caller.now)
     if body is None:
-        return BundleAnswer(b"", 0, state.follow.term)
-    newer = body.bundle_sequence > request.after
+        return BundleAnswer(b"", 0, state.term)
+    newer = (body.head.term, body.bundle_sequence) > (request.after_term, request.after)
     return BundleAnswer(raw if newer else b"", body.bundle_sequence, body.head.term)
 
 
@@ -58,17 +66,37 @@ def install_bundle(
         return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
     batch.installing = body
     batch.keep(LOCAL_BUNDLE, request.bundle)
+    _carry_revocations(state, batch, known, body)
     batch.after_commit.append(lambda: adopt_bundle(state, request.bundle, body))
     batch.publish(BundleMoved(body.bundle_sequence))
-    batch.publish(RoleMoved(state.role, max(state.follow.term, body.head.term)))
+    batch.publish(RoleMoved(state.role, max(state.term, body.head.term)))
     return BundleInstalled(body.bundle_sequence, body.head.term, changed=True)
+
+
+def _carry_revocations(
+    state: BrokerState, batch: Batch, known: BundleBody | None, body: BundleBody
+) -> None:
+    """Remember serials that an earlier primary revoked and this bundle does not know (yet).
+
+    A standby may have taken over before the revocation reached it; who has seen it goes on
+    refusing.
+    """
+    if known is None or body.head.term <= known.head.term:
+        return
+    seen = dict.fromkeys((*state.follow.still_revoked, *known.revoked_serials))
+    missing = tuple(s for s in seen if s not in set(body.revoked_serials))[-BUNDLE_REVOKED_MAX:]
+    if missing != state.follow.still_revoked:
+        batch.keep(LOCAL_STILL_REVOKED, encode_body(StillRevoked(missing)))
+        batch.after_commit.append(lambda: setattr(state.follow, "still_revoked", missing))
 
 
 def adopt_bundle(state: BrokerState, raw: bytes, body: BundleBody) -> None:
     """Make a verified bundle the one in force on this node."""
+    newer_term = body.head.term >= state.term
     state.follow.bundle, state.follow.bundle_bytes = body, raw
     state.follow.term = max(state.follow.term, body.head.term)
-    state.follow.primary = primary_of(body) or state.follow.primary
+    if newer_term:
+        state.follow.primary = primary_of(body) or state.follow.primary
 
 
 def get_mesh(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetMesh) -> MeshAnswer:
@@ -80,10 +108,10 @@ def get_mesh(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetMe
     return MeshAnswer(
         mesh_id=membership.mesh_id,
         pin=membership.pin,
-        term=max(state.ledger.term, state.follow.term),
-        open=bool(mesh is not None and state.role == "primary" and mesh.enrollment_open),
+        term=state.term,
+        open=bool(mesh is not None and state.serves and mesh.enrollment_open),
         root=der_of_pem(membership.root_pem),
-        primary=state.follow.primary or membership.primary,
+        primary=primary_doors(state) or membership.primary,
     )
 
 

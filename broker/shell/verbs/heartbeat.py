@@ -7,17 +7,20 @@ from broker.ledger.rows import MemberRow
 from broker.shell.batch import Batch
 from broker.shell.bundling import LOCAL_PRIMARY, KnownPrimary, current_bundle
 from broker.shell.caller import Caller
+from broker.shell.gossip import gossip_of, observe
 from broker.shell.peers import (
     authorize_key_holder,
     authorize_member,
-    known_key_holders,
+    own_domain,
     own_endpoint,
+    primary_doors,
 )
 from broker.shell.served import note_served
-from broker.shell.state import BrokerState, Follow
+from broker.shell.state import BrokerState
+from broker.shell.succession import hear
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
-from broker.wire.events import BundleMoved, RoleMoved
+from broker.wire.events import BundleMoved, RoleMoved, SyncWanted
 from broker.wire.facts import MemberMoved
 from broker.wire.node import Endpoint
 from broker.wire.roster import (
@@ -39,33 +42,40 @@ HEARTBEATS_PER_S = 1000
 def record_heartbeat(
     state: BrokerState, batch: Batch, caller: Caller, request: RecordHeartbeat
 ) -> HeartbeatAnswer:
-    """Note a member's presence; no journal row unless its doors or its certificate changed."""
-    mesh = state.mesh()
+    """Note a member's presence, and let the election hear what it carries.
+
+    Every key holder takes heartbeats: members are the witnesses of a primary's life, and the way
+    by which two key holders hear of each other when they cannot reach each other. Only a serving
+    primary writes a row, and only when the member's doors or certificate changed.
+    """
+    mesh = state.known_mesh()
     member = authorize_member(state, batch, caller, request.peer)
-    valid = request.pin == mesh.pin
-    state.presence.note(
-        member.member_id,
-        Presence(
-            seen_at=caller.now,
-            served_serial=request.served_serial,
-            served=request.served,
-            bundle_sequence=request.bundle_sequence,
-            skew_s=request.clock - caller.now,
-        ),
+    presence = Presence(
+        seen_at=caller.now,
+        served_serial=request.served_serial,
+        served=request.served,
+        bundle_sequence=request.bundle_sequence,
+        skew_s=request.clock - caller.now,
     )
-    _follow_doors(state, batch, caller, (member, request.endpoint))
-    if request.served_serial:
-        _follow_served(state, batch, member, request)
+    state.presence.note(member.member_id, presence)
+    seen = observe(state, caller.now_ms, member.host, request.gossip)
+    hear(state, batch, seen, request.gossip, caller.now_ms)
+    if state.serves:
+        _follow_doors(state, batch, caller, (member, request.endpoint))
+        if request.served_serial:
+            _follow_served(state, batch, member, request)
     _, bundle = current_bundle(state, batch, caller.now)
     interval_ms = state.settings.heartbeat.interval.ms
     spread_ms = state.ledger.member_count() * 1000 // HEARTBEATS_PER_S
     return HeartbeatAnswer(
-        valid=valid,
-        primary=own_endpoint(state, mesh.domain),
-        term=state.ledger.term,
+        valid=request.pin == mesh.pin,
+        primary=primary_doors(state),
+        term=state.term,
         bundle_sequence=bundle.bundle_sequence if bundle else 0,
         clock=caller.now,
         next_beat_ms=max(interval_ms, spread_ms),
+        gossip=gossip_of(state, caller.now_ms, caller.now),
+        nominated=member.nominated and state.serves,
     )
 
 
@@ -106,7 +116,7 @@ def _follow_doors(
 
 
 def prepare_heartbeat(
-    state: BrokerState, _batch: Batch, _caller: Caller, _request: PrepareHeartbeat
+    state: BrokerState, _batch: Batch, caller: Caller, _request: PrepareHeartbeat
 ) -> HeartbeatPlan:
     """Return what this node says, and to whom: every other key holder, never itself."""
     membership = state.membership
@@ -114,9 +124,8 @@ def prepare_heartbeat(
     targets: tuple[Endpoint, ...] = ()
     endpoint = None
     if membership is not None and state.role != "primary" and own.present:
-        targets = tuple(known_key_holders(state).values())
-        domain = membership.server_name.removeprefix(f"{membership.host}.")
-        endpoint = own_endpoint(state, domain)
+        targets = tuple(state.key_holder_doors().values())
+        endpoint = own_endpoint(state, own_domain(membership))
     return HeartbeatPlan(
         targets=targets,
         pin=membership.pin if membership else "",
@@ -125,43 +134,53 @@ def prepare_heartbeat(
         served=own.state,
         endpoint=endpoint,
         bundle_sequence=follow.bundle.bundle_sequence if follow.bundle else 0,
-        term=follow.term,
+        term=state.term,
+        gossip=gossip_of(state, caller.now_ms, caller.now),
     )
 
 
-def note_heartbeat(
-    state: BrokerState, batch: Batch, _caller: Caller, request: NoteHeartbeat
-) -> Ack:
-    """Learn the primary, the term and a newer bundle from an answer over verified mTLS."""
-    if request.host not in known_key_holders(state):
+def note_heartbeat(state: BrokerState, batch: Batch, caller: Caller, request: NoteHeartbeat) -> Ack:
+    """Learn beats, the primary and a newer bundle from an answer over verified mTLS.
+
+    The term and the primary are believed for their signed beats. Doors that the answer names help
+    when the bundle does not know the new primary's yet.
+    """
+    if request.host not in state.key_holder_doors():
         raise NotAMemberError(f"{request.host} is not a key holder of this mesh")
     answer, follow = request.answer, state.follow
-    if answer.term < follow.term or answer.primary is None:
-        return Ack()
-    moved = follow.primary != answer.primary or answer.term > follow.term
-    if moved:
-        batch.after_commit.append(lambda: _follow(follow, answer))
-        batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(answer.term, answer.primary)))
-        batch.publish(RoleMoved(state.role, answer.term))
-    have = follow.bundle.bundle_sequence if follow.bundle else 0
-    if answer.bundle_sequence > max(have, follow.bundle_wanted):
-        follow.bundle_wanted = answer.bundle_sequence
+    _learn_doors(state, batch, answer)
+    seen = observe(state, caller.now_ms, request.host, answer.gossip)
+    hear(state, batch, seen, answer.gossip, caller.now_ms)
+    if answer.nominated and not follow.nominated and state.role == "member":
+        follow.nominated = True
+        batch.publish(SyncWanted())
+    have = (follow.bundle.head.term, follow.bundle.bundle_sequence) if follow.bundle else (0, 0)
+    offered = (answer.term, answer.bundle_sequence)
+    if answer.bundle_sequence and offered > max(have, follow.bundle_wanted):
+        follow.bundle_wanted = offered
         batch.publish(BundleMoved(answer.bundle_sequence))
     return Ack()
 
 
-def _follow(follow: Follow, answer: HeartbeatAnswer) -> None:
-    follow.primary, follow.term = answer.primary, answer.term
+def _learn_doors(state: BrokerState, batch: Batch, answer: HeartbeatAnswer) -> None:
+    """Remember where the primary is; a wrong address cannot pass for it, only waste a try."""
+    doors, follow = answer.primary, state.follow
+    if doors is None or doors.host == state.host or answer.term < state.term:
+        return
+    if follow.primary != doors:
+        batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(answer.term, doors)))
+        batch.after_commit.append(lambda: setattr(follow, "primary", doors))
+        batch.publish(RoleMoved(state.role, answer.term))
 
 
 def who_am_i(state: BrokerState, batch: Batch, caller: Caller, request: WhoAmI) -> WhoAmIAnswer:
     """Tell a peer how this node sees it."""
-    if state.role == "primary":
+    if state.mesh_row() is not None and state.role in {"primary", "standby"}:
         member = authorize_member(state, batch, caller, request.peer)
         return WhoAmIAnswer(
             host=member.host,
             member_id=member.member_id,
-            role="primary" if member.role == "primary" else "member",
+            role=member.role,
             serial=request.peer.serial,
             state=member.state,
         )

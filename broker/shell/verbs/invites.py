@@ -5,7 +5,7 @@ from broker.errors import AlreadyEnrolledError, ConflictError, NotFoundError
 from broker.ledger.rows import InviteRow
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
-from broker.shell.peers import own_endpoint
+from broker.shell.peers import primary_doors
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.control import Ack
@@ -30,6 +30,7 @@ def create_invite(
 ) -> InviteView:
     """Register a single-use, host-bound permission to join."""
     mesh = state.mesh()
+    state.full_powers(caller.now_ms)
     host = check_host(request.host)
     check_sans(request.sans, names=mesh.names, networks=mesh.networks)
     if state.ledger.member_by_host(host) is not None:
@@ -56,7 +57,7 @@ def list_invites(
     state: BrokerState, _batch: Batch, caller: Caller, request: ListInvites
 ) -> InvitesView:
     """Return the newest invites."""
-    state.mesh()
+    state.known_mesh()
     rows = state.ledger.invites(min(request.limit, 200))
     return InvitesView(tuple(_view(state, row, caller.now) for row in rows))
 
@@ -81,22 +82,24 @@ def get_enrollment(
     state: BrokerState, _batch: Batch, _caller: Caller, _request: GetEnrollment
 ) -> EnrollmentView:
     """Return whether the TOTP door is open."""
-    mesh = state.mesh()
+    mesh = state.known_mesh()
     return EnrollmentView(open=mesh.enrollment_open, approval=mesh.approval)
 
 
 def set_enrollment(
-    state: BrokerState, batch: Batch, _caller: Caller, request: SetEnrollment
+    state: BrokerState, batch: Batch, caller: Caller, request: SetEnrollment
 ) -> EnrollmentView:
     """Open or close the TOTP door; setting it as it is changes nothing."""
     mesh = state.mesh()
+    state.full_powers(caller.now_ms)
     if mesh.enrollment_open != request.open:
         batch.append(EnrollmentOpened() if request.open else EnrollmentClosed(), request.operator)
     return EnrollmentView(open=request.open, approval=mesh.approval)
 
 
 def _view(state: BrokerState, row: InviteRow, now: UnixSeconds) -> InviteView:
-    mesh = state.mesh()
+    mesh, primary = state.known_mesh(), primary_doors(state)
+    assert primary is not None
     expired = row.state == "open" and row.expires_at <= now
     return InviteView(
         invite_id=row.invite_id,
@@ -106,5 +109,5 @@ def _view(state: BrokerState, row: InviteRow, now: UnixSeconds) -> InviteView:
         state="expired" if expired else row.state,
         pin=mesh.pin,
         mesh_id=mesh.mesh_id,
-        primary=own_endpoint(state, mesh.domain),
+        primary=primary,
     )

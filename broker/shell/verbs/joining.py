@@ -48,6 +48,7 @@ def join(state: BrokerState, batch: Batch, caller: Caller, request: Join) -> Joi
     """Enroll a host, or put it before a person; the credential is proven before anything costs."""
     mesh = state.mesh()
     state.issuer()
+    state.full_powers(caller.now_ms)
     state.limiter.check(request.source, caller.now_ms)
     try:
         return _join(state, batch, caller, (mesh, request))
@@ -74,6 +75,7 @@ def poll_ticket(
         raise ApprovalExpiredError("nobody answered in time", hint="join again")
     if row.state == "pending":
         return _answer(state, mesh, row.host, ticket=row)
+    state.full_powers(caller.now_ms)
     if row.state == "approved" and row.expires_at + CLAIM_GRACE_S <= caller.now:
         raise ApprovalExpiredError("approved, but never claimed in time", hint="join again")
     return _issue_approved(state, batch, caller, row)
@@ -216,7 +218,7 @@ def _spend(batch: Batch, credential: Credential, csr: CertificateRequest, who: S
     if credential.invite is not None:
         batch.append(InviteUsed(credential.invite.invite_id, who.member_id, csr.key_hash), who.host)
     else:
-        batch.append(TOTPStepUsed(credential.step), who.host)
+        batch.append(TOTPStepUsed(credential.step, csr.key_hash), who.host)
 
 
 def _enroll(

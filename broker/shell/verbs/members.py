@@ -5,6 +5,7 @@ from broker.ledger.rows import MemberRow
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.lines import member_line
+from broker.shell.replication import durable_on
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.events import BundleMoved
@@ -26,7 +27,7 @@ def list_members(
     state: BrokerState, _batch: Batch, caller: Caller, request: ListMembers
 ) -> MembersView:
     """Return a page of the roster in host order."""
-    state.mesh()
+    state.known_mesh()
     limit = max(1, min(request.limit, PAGE_MAX))
     rows = state.ledger.members_page(request.after, limit + 1)
     page = rows[:limit]
@@ -39,7 +40,7 @@ def list_members(
 
 def get_member(state: BrokerState, _batch: Batch, caller: Caller, request: GetMember) -> MemberView:
     """Return one member with its certificates."""
-    state.mesh()
+    state.known_mesh()
     member = _found(state, request.host)
     certificates = state.ledger.certificates_of(member.member_id, 50)
     current = next((c for c in certificates if c.serial == member.current_serial), None)
@@ -81,6 +82,7 @@ def revoke_member(
         batch.append(fact, request.operator)
         batch.publish(BundleMoved(state.ledger.bundle_sequence()))
     sequence = state.ledger.bundle_sequence()
+    standbys, durable = durable_on(state, state.ledger.head.sequence, caller.now_ms)
     return RevocationAnswer(
         host=member.host,
         member_id=member.member_id,
@@ -88,6 +90,8 @@ def revoke_member(
         sequence=sequence,
         enforced_by=1 + state.presence.enforcing(sequence, caller.now),
         members=state.ledger.member_count(),
+        standbys=standbys,
+        standbys_durable=durable,
     )
 
 

@@ -6,10 +6,11 @@ from broker.core.liveness import Worker
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.lines import member_line, own_line
-from broker.shell.peers import known_key_holders, own_endpoint
+from broker.shell.peers import own_domain, primary_doors
 from broker.shell.state import BrokerState
+from broker.shell.verbs.continuity import standby_lines
 from broker.shell.warnings import warnings_of
-from broker.units import UnixSeconds
+from broker.units import Millis, UnixSeconds
 from broker.wire.node import (
     GetNode,
     GetStatus,
@@ -26,30 +27,40 @@ from broker.wire.supervision import ProcessLine
 STATUS_MEMBERS_MAX = 500
 
 
-def get_node(state: BrokerState, _batch: Batch, _caller: Caller, _request: GetNode) -> NodeView:
+def get_node(state: BrokerState, _batch: Batch, caller: Caller, _request: GetNode) -> NodeView:
     """Return who this node is right now."""
-    return state.cached_view(lambda: _compose(state))
+    powers = _powers(state, caller.now_ms)
+    return state.cached_view(powers, lambda: _compose(state, powers))
 
 
-def _compose(state: BrokerState) -> NodeView:
+def _powers(state: BrokerState, now_ms: Millis) -> str:
+    if state.election is None or state.role != "primary":
+        return "full"
+    return state.election.powers(state.surroundings(), now_ms)
+
+
+def _compose(state: BrokerState, powers: str) -> NodeView:
     membership, head = state.membership, state.ledger.head
     bundle = state.follow.bundle
     return NodeView(
         host=state.host,
         role=state.role,
         ca=state.keys.state,
-        term=max(state.ledger.term, state.follow.term),
+        term=state.term,
         sequence=head.sequence,
         bundle_sequence=bundle.bundle_sequence if bundle else 0,
         mesh=_mesh_view(state),
         member_id=membership.member_id if membership else "",
-        key_holders=tuple(known_key_holders(state).values()),
+        key_holders=tuple(state.key_holder_doors().values()),
+        bundle_term=bundle.head.term if bundle else 0,
+        phase=state.election.phase if state.election else "",
+        powers=powers,
     )
 
 
 def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetStatus) -> StatusView:
     """Return mesh and node in one screen."""
-    mesh = state.mesh_row() if state.role == "primary" else None
+    mesh = state.mesh_row() if state.role in {"primary", "standby"} else None
     own = own_line(state)
     lines: tuple[MemberLine, ...] = (own,) if own is not None else ()
     count, survives = len(lines), own.not_after if own else None
@@ -70,6 +81,7 @@ def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetSta
         survives_until=survives,
         own=own,
         now=caller.now,
+        standbys=standby_lines(state, caller) if mesh is not None else (),
     )
 
 
@@ -96,16 +108,13 @@ def _mesh_view(state: BrokerState) -> MeshView | None:
     if membership is None:
         return None
     mesh = state.mesh_row()
-    primary = state.follow.primary or membership.primary
-    if mesh is not None and state.role == "primary":
-        primary = own_endpoint(state, mesh.domain)
     return MeshView(
         mesh_id=membership.mesh_id,
         name=membership.mesh_name,
-        domain=mesh.domain if mesh else f"{membership.mesh_name}.internal",
+        domain=mesh.domain if mesh else own_domain(membership),
         pin=membership.pin,
-        term=max(state.ledger.term, state.follow.term),
-        primary=primary,
+        term=state.term,
+        primary=primary_doors(state),
     )
 
 

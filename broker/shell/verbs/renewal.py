@@ -9,6 +9,7 @@ from broker.errors import (
     NotAMemberError,
     RenewalInProgressError,
     RenewalNotDueError,
+    StaleTermError,
     ThrottledError,
 )
 from broker.ledger.rows import MemberRow
@@ -137,7 +138,7 @@ def note_own_certificate(
     )
     if request.present and before.serial != request.serial:
         batch.publish(CertificateMoved(request.serial))
-    if request.present and state.role == "primary" and state.membership is not None:
+    if request.present and state.serves and state.membership is not None:
         found = state.ledger.certificate(request.serial)
         if found is not None and found[0].member_id == state.membership.member_id:
             report = (request.serial, request.state, request.detail)
@@ -159,6 +160,7 @@ def force_renewal(state: BrokerState, batch: Batch, _caller: Caller, _request: F
 def start_rekey(state: BrokerState, batch: Batch, caller: Caller, request: StartRekey) -> Deferred:
     """Have the local renewal worker make a key and a CSR; answered when it did."""
     authorize_key_holder(state, batch, caller, request.peer)
+    _require_current(state, request.term)
     return _defer(state, batch, caller, Rekey(state.host))
 
 
@@ -167,7 +169,22 @@ def start_install(
 ) -> Deferred:
     """Have the local renewal worker install a certificate; answered when it is served."""
     authorize_key_holder(state, batch, caller, request.peer)
+    _require_current(state, request.term)
     return _defer(state, batch, caller, Install(state.host, request.leaf, request.issuing))
+
+
+def _require_current(state: BrokerState, term: int) -> None:
+    """Refuse a primary that was replaced: what it signs nobody may install.
+
+    Raises:
+        StaleTermError: This node knows a higher term.
+    """
+    highest = state.election.highest_term if state.election else 0
+    if term < max(highest, state.term):
+        raise StaleTermError(
+            f"term {term} is over, {state.host} knows term {max(highest, state.term)}",
+            hint="this primary was replaced; it will step down when it hears of it",
+        )
 
 
 def _defer(state: BrokerState, batch: Batch, caller: Caller, item: Rekey | Install) -> Deferred:

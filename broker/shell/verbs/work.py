@@ -136,7 +136,7 @@ def _renewal_failed(
         caller.now_ms, min_ms=renewal.backoff_min.ms, max_ms=renewal.backoff_max.ms
     )
     member_id = _member_id(state, grant)
-    member = state.ledger.member(member_id) if state.role == "primary" else None
+    member = state.ledger.member(member_id) if state.serves else None
     if member is not None and member.last_error != failed.detail:
         batch.append(RenewalFailed(member_id, failed.detail), "renewal")
 
@@ -155,7 +155,7 @@ def _renewal_done(
 ) -> None:
     grant, done = what
     member_id = _member_id(state, grant)
-    if member_id and state.role == "primary":
+    if member_id and state.serves:
         try:
             outcome = (done.serial, done.state, done.detail)
             note_served(state, batch, member_id, outcome, source="work")

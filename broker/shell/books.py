@@ -1,0 +1,59 @@
+"""What a broker remembers about other key holders: signed statements, followers, a leave-taking.
+
+Plain memory of one broker lifetime; nothing here is needed to start again.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from broker.core.followers import Followers
+from broker.core.observation import Version
+from broker.pki.statement import Statements
+from broker.units import Millis
+from broker.wire.claims import SignedBeat, SignedHead
+from broker.wire.replica import Locator
+
+
+@dataclass(slots=True)
+class GossipBook:
+    """The newest signed statements, to be passed on; `statements` verifies what comes in."""
+
+    signed: dict[str, SignedBeat] = field(default_factory=dict)
+    head: SignedHead | None = None
+    head_version: Version = field(default_factory=lambda: Version(0, 0))
+    statements: Statements | None = None
+    issuing: bytes = b""
+    number: int = 0
+    next_beat_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """A follower that waits for the next row."""
+
+    host: str
+    locator: Locator
+    until_ms: int
+
+
+@dataclass(slots=True)
+class Replication:
+    """What standbys have durable, and those that wait for more, by request.
+
+    `followers` begins anew with each reign; None on a node that does not serve.
+    """
+
+    followers: Followers | None = None
+    polls: OrderedDict[bytes, Poll] = field(default_factory=OrderedDict)
+    behind: int | None = None
+    synced_ms: Millis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A hand-over under way: no more writes; over when the successor has `sequence`."""
+
+    successor: str
+    sequence: int
+    until_ms: int
+    cause: str

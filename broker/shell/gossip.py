@@ -1,0 +1,186 @@
+"""Signed statements in and out: what this node passes on, and what it believes of what it hears.
+
+A statement is believed for its signature alone; who brought it does not matter. A bad one is
+dropped with a line in the log, at most one a minute per sender: it must not cost the rest of the
+message its effect.
+"""
+
+from broker.core.observation import Observation, Version
+from broker.errors import ClaimRejectedError, MeshError
+from broker.pki.statement import Statements, sign_beat, sign_head
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from broker.shell.state import BrokerState
+from broker.units import Millis, UnixSeconds
+from broker.wire.claims import (
+    Claim,
+    Gossip,
+    Head,
+    HeadStatement,
+    PrimaryBeat,
+    SignedBeat,
+    SignedHead,
+)
+from broker.wire.codec import decode_body
+from broker.wire.roster import SignedBundle
+
+REJECTED_EVERY_MS = 60_000
+BOOT_BITS = 24
+"""Beats of one broker lifetime: two thirds of a year at one a second."""
+
+
+def observe(
+    state: BrokerState, now_ms: Millis, sender: str, gossip: Gossip, claim: Claim | None = None
+) -> Observation:
+    """Return what of a message may be believed; keep its newer statements for others."""
+    verifier = _statements(state)
+    if verifier is None:
+        return Observation(sender, claim=claim)
+    beats = []
+    for signed in gossip.beats:
+        beat = _verified_beat(state, verifier, signed, (sender, now_ms))
+        if beat is not None:
+            beats.append(beat)
+    head = _verified_head(state, verifier, gossip.head, (sender, now_ms))
+    return Observation(sender, tuple(beats), head, claim)
+
+
+def verified_head(state: BrokerState, signed: SignedHead) -> Head:
+    """Return a head of this mesh.
+
+    Raises:
+        ClaimRejectedError: The issuing key of this mesh did not sign it.
+    """
+    verifier = _statements(state)
+    if verifier is None:
+        raise ClaimRejectedError("this node has no issuing certificate to verify a head with")
+    return verifier.head(signed).head
+
+
+def keep_newest(state: BrokerState, gossip: Gossip) -> None:
+    """Keep the signatures of the beats that the election took as the newest."""
+    verifier, election, book = state.gossip.statements, state.election, state.gossip
+    if verifier is None or election is None:
+        return
+    for signed in gossip.beats:
+        try:
+            beat = verifier.beat(signed)
+        except ClaimRejectedError:
+            continue
+        if election.beats.get(beat.primary) == beat:
+            book.signed[beat.primary] = signed
+    for host in [host for host in book.signed if host not in election.beats]:
+        del book.signed[host]
+
+
+def gossip_of(state: BrokerState, now_ms: Millis, now: UnixSeconds) -> Gossip:
+    """Return the newest statements this node has."""
+    if state.serves and state.keys.issuer is not None:
+        show_head(state, now_ms, now)
+    return Gossip(beats=tuple(state.gossip.signed.values())[-8:], head=state.gossip.head)
+
+
+def sign_next_beat(state: BrokerState, *, left: bool = False, successor: str = "") -> PrimaryBeat:
+    """Sign and keep this primary's next beat."""
+    issuer, election, membership = state.keys.issuer, state.election, state.membership
+    assert issuer is not None
+    assert election is not None
+    assert membership is not None
+    state.gossip.number += 1
+    beat = PrimaryBeat(
+        mesh_id=membership.mesh_id,
+        primary=state.host,
+        term=election.term,
+        number=(state.boot << BOOT_BITS) + state.gossip.number,
+        left=left,
+        successor=successor,
+    )
+    state.gossip.signed[state.host] = sign_beat(issuer, beat)
+    election.beat(beat)
+    return beat
+
+
+def show_head(state: BrokerState, now_ms: Millis, now: UnixSeconds) -> None:
+    """Sign the newest head that may be shown, if it is not the one shown already.
+
+    A head that only this disk knows would stop every standby from taking over when the disk is
+    gone: while standbys follow, only what one of them has durable is shown.
+    """
+    mark = state.ledger.mark_at(shown_sequence(state, now_ms))
+    rows = state.ledger.audit(mark.sequence - 1, 1)
+    if not rows:
+        return
+    version = Version(rows[0].term, mark.sequence)
+    if version <= state.gossip.head_version and state.gossip.head is not None:
+        return
+    state.gossip.head = head_for(
+        state, Head(version.term, mark.sequence, mark.hash, state.host, now)
+    )
+    state.gossip.head_version = version
+
+
+def head_for(state: BrokerState, head: Head) -> SignedHead:
+    """Sign that this journal has the row `head` names."""
+    assert state.keys.issuer is not None
+    assert state.membership is not None
+    return sign_head(state.keys.issuer, HeadStatement(state.membership.mesh_id, head))
+
+
+def shown_sequence(state: BrokerState, now_ms: Millis) -> int:
+    """Return the newest row that a living standby has durable; our own newest without any."""
+    own, followers = state.ledger.head.sequence, state.replication.followers
+    if followers is None:
+        return own
+    since_ms = Millis(now_ms - state.settings.failover.grace.ms)
+    assert state.election is not None
+    company = state.election.company
+    expected = any(company.heard_since(host, since_ms) for host in state.key_holder_doors())
+    return followers.shown(own, now_ms, expected=expected)
+
+
+def _statements(state: BrokerState) -> Statements | None:
+    """Return what verifies statements: the vault's issuing certificate, or the bundle's."""
+    book, membership = state.gossip, state.membership
+    if membership is None:
+        return None
+    if state.keys.vault is not None:
+        issuing = state.keys.vault.issuing
+    elif state.follow.bundle_bytes:
+        issuing = decode_body(state.follow.bundle_bytes, SignedBundle).issuing
+    else:
+        return None
+    if book.statements is None or issuing != book.issuing:
+        book.statements, book.issuing = Statements(issuing, membership.mesh_id), issuing
+    return book.statements
+
+
+def _verified_beat(
+    state: BrokerState, verifier: Statements, signed: SignedBeat, source: tuple[str, Millis]
+) -> PrimaryBeat | None:
+    try:
+        return verifier.beat(signed)
+    except ClaimRejectedError as error:
+        _reject(state, source, error)
+        return None
+
+
+def _verified_head(
+    state: BrokerState, verifier: Statements, signed: SignedHead | None, source: tuple[str, Millis]
+) -> Version | None:
+    if signed is None:
+        return None
+    try:
+        head = verifier.head(signed).head
+    except ClaimRejectedError as error:
+        _reject(state, source, error)
+        return None
+    version, book = Version(head.term, head.sequence), state.gossip
+    if version > book.head_version and not state.serves:
+        book.head, book.head_version = signed, version
+    return version
+
+
+def _reject(state: BrokerState, source: tuple[str, Millis], error: MeshError) -> None:
+    sender, now_ms = source
+    if state.refusals.passes(("claim", sender), now_ms, REJECTED_EVERY_MS):
+        log(EventName.CLAIM_REJECTED, sender=sender, detail=error.detail)

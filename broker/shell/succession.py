@@ -1,0 +1,124 @@
+"""The election's hands: makes its effects durable, in the order that is safe.
+
+A promotion is one transaction with its first row, and nothing is announced before the commit. A
+step down has already happened when it is written: a disk that refuses must not keep a node
+serving.
+"""
+
+from collections.abc import Iterable
+
+from broker.core.observation import Observation
+from broker.core.phases import Effect, Follow, HandOver, Moved, Promote, Turn, Withhold
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from broker.shell.batch import Batch
+from broker.shell.gossip import keep_newest, sign_next_beat
+from broker.shell.handover import begin_leaving, finish_leaving
+from broker.shell.standing import store_standing, tell_leader, tell_moved
+from broker.shell.state import BrokerState
+from broker.units import Millis
+from broker.wire.claims import Gossip
+from broker.wire.events import AuthorityMoved, BundleMoved, WorkAvailable
+from broker.wire.facts import AuthorityUnlocked, FailoverConfirmed, FailoverPromoted
+from broker.wire.ids import Service
+
+ACTOR = "failover"
+WITHHELD_EVERY_MS = 60_000
+
+
+def hear(
+    state: BrokerState, batch: Batch, seen: Observation, gossip: Gossip, now_ms: Millis
+) -> None:
+    """Let the election hear one authenticated message, and do what follows from it."""
+    election = state.election
+    if election is None:
+        return
+    if seen.claim is not None:
+        state.claims[seen.sender] = seen.claim
+    effects = election.hear(seen, now_ms)
+    keep_newest(state, gossip)
+    carry_out(state, batch, effects, now_ms)
+    if effects or election.role == "standby":
+        # A last beat with this node's name in it is obeyed now, not at the next tick.
+        carry_out(state, batch, election.tick(state.surroundings(), now_ms), now_ms)
+
+
+def pass_time(state: BrokerState, batch: Batch, now_ms: Millis) -> None:
+    """Let the election's time pass, and do what is due."""
+    election = state.election
+    if election is None:
+        return
+    carry_out(state, batch, election.tick(state.surroundings(), now_ms), now_ms)
+    finish_leaving(state, batch, now_ms)
+    _beat(state, now_ms)
+    _write_down_unlock(state, batch)
+
+
+def carry_out(state: BrokerState, batch: Batch, effects: Iterable[Effect], now_ms: Millis) -> None:
+    """Do what the election asks for, and store where it stands if that changed."""
+    for effect in effects:
+        match effect:
+            case Moved():
+                tell_moved(state, batch, effect)
+                _confirmed(state, batch, effect)
+            case Promote():
+                promote(state, batch, effect, now_ms)
+            case Withhold(reason=reason):
+                if state.refusals.passes(("withheld", reason), now_ms, WITHHELD_EVERY_MS):
+                    log(EventName.FAILOVER_WITHHELD, reason=reason)
+            case HandOver(successor=successor):
+                begin_leaving(state, batch, successor, "asked for by its operator", now_ms)
+            case Follow(host=host, term=term):
+                tell_leader(state, batch, host, term)
+    store_standing(state, batch)
+
+
+def promote(state: BrokerState, batch: Batch, wanted: Promote, now_ms: Millis) -> None:
+    """Become primary in a new term: the row, the term and the standing are one transaction."""
+    election, membership = state.election, state.membership
+    assert election is not None
+    assert membership is not None
+    before = dict(vars(election))
+    batch.on_void.append(lambda: vars(election).update(before))
+    batch.set_term(wanted.term)
+    fact = FailoverPromoted(
+        member_id=membership.member_id,
+        host=state.host,
+        cause=wanted.cause,
+        evidence=wanted.evidence[:1024],
+        caretaker=wanted.caretaker,
+    )
+    batch.append(fact, ACTOR)
+    tell_moved(state, batch, election.promoted(wanted, now_ms))
+    store_standing(state, batch)
+    if state.keys.issuer is not None:
+        sign_next_beat(state)
+    batch.publish(AuthorityMoved("unlocked"))
+    batch.publish(BundleMoved(state.ledger.bundle_sequence()))
+    batch.publish(WorkAvailable(Service.RENEWAL))
+    batch.publish(WorkAvailable(Service.APPROVAL))
+
+
+def confirm(state: BrokerState, batch: Batch, reason: str, actor: str) -> None:
+    """Write down that a caretaker has full powers."""
+    batch.append(FailoverConfirmed(state.host, reason), actor)
+
+
+def _confirmed(state: BrokerState, batch: Batch, moved: Moved) -> None:
+    if moved.turn is Turn.CONFIRMED and state.serves:
+        confirm(state, batch, moved.detail, ACTOR)
+
+
+def _beat(state: BrokerState, now_ms: Millis) -> None:
+    """Sign a beat every probe period, while this node serves and can."""
+    if not state.serves or state.keys.issuer is None or now_ms < state.gossip.next_beat_ms:
+        return
+    state.gossip.next_beat_ms = now_ms + state.settings.failover.tick.ms
+    sign_next_beat(state)
+
+
+def _write_down_unlock(state: BrokerState, batch: Batch) -> None:
+    """Give the audit trail the unlock that happened while this node could not write."""
+    if state.keys.opened_by and state.serves:
+        batch.append(AuthorityUnlocked(slot=state.keys.opened_by), "broker")
+        batch.after_commit.append(lambda: setattr(state.keys, "opened_by", ""))
