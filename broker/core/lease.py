@@ -121,6 +121,12 @@ class LeaseTable:
         """Drop and return every lease of a worker that is gone."""
         return self._drop_all(lease for lease in self._grants.values() if lease.holder == holder)
 
+    def withdraw(self, kinds: tuple[type, ...]) -> tuple[Grant, ...]:
+        """Drop and return every lease on items of these kinds; their numbers are used up."""
+        return self._drop_all(
+            lease for lease in self._grants.values() if isinstance(lease.item, kinds)
+        )
+
     def _drop_all(self, leases: Iterable[Grant]) -> tuple[Grant, ...]:
         gone = tuple(leases)
         for lease in gone:

@@ -1,6 +1,5 @@
 """Presence: when a member was last heard and what it serves. Not history, never journaled."""
 
-from collections import deque
 from collections.abc import Iterable
 
 from broker.units import UnixSeconds
@@ -30,25 +29,29 @@ class PresenceTable:
     def __init__(self, rows: dict[str, Presence]) -> None:
         self._rows = rows
         self._dirty: set[str] = set()
-        self._skews: deque[tuple[UnixSeconds, int]] = deque(maxlen=SKEWS_KEPT)
+        self._skews: dict[str, tuple[UnixSeconds, int]] = {}
 
     def note(self, member_id: str, presence: Presence) -> None:
         """Keep the newest heartbeat of a member."""
         self._rows[member_id] = presence
         self._dirty.add(member_id)
-        self._skews.append((presence.seen_at, presence.skew_s))
+        self._skews.pop(member_id, None)
+        self._skews[member_id] = (presence.seen_at, presence.skew_s)
+        if len(self._skews) > SKEWS_KEPT:
+            del self._skews[next(iter(self._skews))]
 
     def of(self, member_id: str) -> Presence | None:
         """Return what is known of a member."""
         return self._rows.get(member_id)
 
     def clock_off_s(self, now: UnixSeconds) -> int:
-        """Return by how much this node's clock differs from the others', the median of late beats.
+        """Return by how much this node's clock differs from the others', the median of members.
 
-        Positive: this one is behind. One member with a wrong clock moves nothing; with too few
-        beats to tell the answer is 0.
+        Positive: this one is behind. Each member counts once, so one with a wrong clock moves
+        nothing; with too few members to tell the answer is 0.
         """
-        late = sorted(skew for at, skew in self._skews if 0 <= now - at <= ENFORCING_FRESH_S)
+        seen = self._skews.values()
+        late = sorted(skew for at, skew in seen if 0 <= now - at <= ENFORCING_FRESH_S)
         return late[len(late) // 2] if len(late) >= SKEWS_NEEDED else 0
 
     def take_dirty(self) -> dict[str, Presence]:

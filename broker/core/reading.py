@@ -148,7 +148,7 @@ def _removed(stamp: Stamp, fact: facts.StandbyRemoved) -> tuple[Entry, ...]:
 
 def _promoted(stamp: Stamp, fact: facts.FailoverPromoted) -> tuple[Entry, ...]:
     chosen = Write(stamp, role_of(fact.member_id), "primary")
-    return (chosen, Promotion(stamp, fact.member_id))
+    return (Promotion(stamp, fact.member_id), chosen)
 
 
 def _listed(stamp: Stamp, fact: facts.MergeConflict) -> tuple[Entry, ...]:

@@ -41,6 +41,11 @@ class Store:
         """Where the journal stands, rows of the open transaction included."""
         return self._head
 
+    @property
+    def durable_head(self) -> Head:
+        """Where the journal stood at the last commit: all that anybody may be told of."""
+        return self._durable_head
+
     def begin(self) -> None:
         """Start a group; whatever is appended until `commit` happens together or not at all.
 

@@ -7,7 +7,7 @@ deciding, so that later decisions of the same drain see it, puts its undoing int
 
 from collections.abc import Callable, Sequence
 
-from broker.errors import StorageError
+from broker.errors import NotPrimaryError, StorageError
 from broker.ledger.rows import JournalRow
 from broker.ledger.sqlite import Ledger
 from broker.units import UnixSeconds
@@ -20,7 +20,10 @@ from broker.wire.roster import BundleBody
 class Batch:
     """Collects the facts, effects and events of one drain."""
 
-    def __init__(self, ledger: Ledger, now: UnixSeconds) -> None:
+    def __init__(
+        self, ledger: Ledger, now: UnixSeconds, may_append: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._may_append = may_append
         self._ledger = ledger
         self._now = now
         self._open = False
@@ -33,12 +36,20 @@ class Batch:
         self.installing: BundleBody | None = None
         self.events: list[AnyEvent] = []
 
-    def append(self, fact: AnyFact, actor: str) -> JournalRow:
+    def append(self, fact: AnyFact, actor: str, *, opening: bool = False) -> JournalRow:
         """Add a fact to the journal and fold it, visible to later decisions of this drain.
 
+        Args:
+            fact: What happened.
+            actor: Who did it.
+            opening: It opens a reign: the one moment when a standby writes.
+
         Raises:
+            NotPrimaryError: This node does not serve, so it has no journal of its own to write.
             StorageError: The ledger refused; the whole drain is void.
         """
+        if not opening and not self._may_append():
+            raise NotPrimaryError("only the serving primary writes the journal")
         self._begin()
         try:
             row = self._ledger.append(fact, actor=actor, now=self._now)

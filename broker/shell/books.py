@@ -11,7 +11,7 @@ from broker.core.observation import Version
 from broker.pki.statement import Statements
 from broker.units import Millis
 from broker.wire.claims import SignedBeat, SignedHead
-from broker.wire.replica import Locator
+from broker.wire.replica import Locator, OrphanLine
 
 
 @dataclass(slots=True)
@@ -40,10 +40,13 @@ class Poll:
 class Replication:
     """What standbys have durable, and those that wait for more, by request.
 
-    `followers` begins anew with each reign; None on a node that does not serve.
+    `followers` begins anew with each reign; None on a node that does not serve. `brought` are
+    orphans that the primary took over; they are home when its rows say so here.
     """
 
     followers: Followers | None = None
+    brought: tuple[OrphanLine, ...] = ()
+    bring_again_ms: int = 0
     polls: OrderedDict[bytes, Poll] = field(default_factory=OrderedDict)
     behind: int | None = None
     synced_ms: Millis | None = None

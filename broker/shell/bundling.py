@@ -17,6 +17,8 @@ from broker.wire.roster import BundleBody, KeyHolder, SignedBundle
 
 CRL_LIFETIME_S = 7 * 86_400
 """A relying party may use a CRL this long; a new one is signed at half of it."""
+CRL_TERM_SHIFT = 40
+CRL_REISSUE_BITS = 8
 LOCAL_BUNDLE = "bundle"
 LOCAL_CRL = "crl"
 LOCAL_PRIMARY = "primary"
@@ -48,6 +50,7 @@ class StoredCRL(Body, frozen=True):
     bundle_sequence: int
     this_update: UnixSeconds
     crl: bytes
+    term: int = 0
 
 
 def current_bundle(
@@ -120,11 +123,13 @@ def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[byt
     sequence = state.ledger.bundle_sequence()
     if (
         stored is not None
-        and stored.bundle_sequence == sequence
+        and (stored.term, stored.bundle_sequence) == (state.ledger.term, sequence)
         and now - stored.this_update < CRL_LIFETIME_S // 2
     ):
         return stored.crl, stored.number
-    number = (stored.number if stored else 0) + 1
+    # Numbers grow over changes of the primary too (RFC 5280 5.2.3): the term leads.
+    base = (state.ledger.term << CRL_TERM_SHIFT) + (sequence << CRL_REISSUE_BITS)
+    number = max((stored.number if stored else 0) + 1, base)
     revoked = [(int(serial, 16), at) for serial, at in state.ledger.revoked_serials(now)]
     crl = sign_crl(
         state.keys.issuer, revoked, number=number, now=now, next_update=now + CRL_LIFETIME_S
@@ -132,7 +137,7 @@ def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[byt
     if len(crl) > CRL_BYTES_MAX:
         log(EventName.CRL_PUBLISHED, level="error", number=number, bytes=len(crl), served=False)
         crl = b""
-    batch.keep(LOCAL_CRL, encode_body(StoredCRL(number, sequence, now, crl)))
+    batch.keep(LOCAL_CRL, encode_body(StoredCRL(number, sequence, now, crl, state.ledger.term)))
     return crl, number
 
 

@@ -60,7 +60,8 @@ class Desk:
 
     def open_batch(self) -> Batch:
         """Start a drain."""
-        return Batch(self.state.ledger, wall_s())
+        state = self.state
+        return Batch(state.ledger, wall_s(), lambda: state.serves)
 
     def decide(self, batch: Batch, incoming: Incoming) -> Outgoing | None:
         """Decide one message; None when the reply comes later or nobody can be answered."""
@@ -111,6 +112,7 @@ class Desk:
     def void(self, batch: Batch, outgoing: list[Outgoing], failure: StorageError) -> None:
         """Turn every reply that depended on the lost commit into a typed refusal."""
         batch.rollback()
+        self.state.storage_failed_ms = boottime_ms()
         log(EventName.STORAGE_FAILED, detail=failure.detail)
         self._take_late(outgoing)
         for entry in outgoing:

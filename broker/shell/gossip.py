@@ -13,6 +13,7 @@ from broker.runtime.logs import log
 from broker.shell.state import BrokerState
 from broker.units import Millis, UnixSeconds
 from broker.wire.claims import (
+    GOSSIP_BEATS_MAX,
     Claim,
     Gossip,
     Head,
@@ -77,7 +78,21 @@ def gossip_of(state: BrokerState, now_ms: Millis, now: UnixSeconds) -> Gossip:
     """Return the newest statements this node has."""
     if state.serves and state.keys.issuer is not None:
         show_head(state, now_ms, now)
-    return Gossip(beats=tuple(state.gossip.signed.values())[-8:], head=state.gossip.head)
+    return Gossip(beats=_newest(state), head=state.gossip.head)
+
+
+def _newest(state: BrokerState) -> tuple[SignedBeat, ...]:
+    """Return this node's own beat and those of the newest terms."""
+    election, signed = state.election, state.gossip.signed
+    if election is None:
+        return ()
+
+    def freshness(host: str) -> tuple[bool, int]:
+        beat = election.beats.get(host)
+        return host == state.host, beat.term if beat is not None else 0
+
+    chosen = sorted(signed, key=freshness, reverse=True)[:GOSSIP_BEATS_MAX]
+    return tuple(signed[host] for host in chosen)
 
 
 def sign_next_beat(state: BrokerState, *, left: bool = False, successor: str = "") -> PrimaryBeat:
@@ -106,10 +121,11 @@ def show_head(state: BrokerState, now_ms: Millis, now: UnixSeconds) -> None:
     A head that only this disk knows would stop every standby from taking over when the disk is
     gone: while standbys follow, only what one of them has durable is shown.
     """
-    mark = state.ledger.mark_at(shown_sequence(state, now_ms))
-    rows = state.ledger.audit(mark.sequence - 1, 1)
-    if not rows:
+    sequence = shown_sequence(state, now_ms)
+    if not sequence:
         return
+    mark = state.ledger.mark_at(sequence)
+    rows = state.ledger.audit(sequence - 1, 1)
     version = Version(rows[0].term, mark.sequence)
     if version <= state.gossip.head_version and state.gossip.head is not None:
         return
@@ -128,14 +144,14 @@ def head_for(state: BrokerState, head: Head) -> SignedHead:
 
 def shown_sequence(state: BrokerState, now_ms: Millis) -> int:
     """Return the newest row that a living standby has durable; our own newest without any."""
-    own, followers = state.ledger.head.sequence, state.replication.followers
+    own, followers = state.ledger.durable_head.sequence, state.replication.followers
     if followers is None:
         return own
     since_ms = Millis(now_ms - state.settings.failover.grace.ms)
     assert state.election is not None
     company = state.election.company
     expected = any(company.heard_since(host, since_ms) for host in state.key_holder_doors())
-    return followers.shown(own, now_ms, expected=expected)
+    return min(own, followers.shown(own, now_ms, expected=expected))
 
 
 def _statements(state: BrokerState) -> Statements | None:

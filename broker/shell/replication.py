@@ -117,5 +117,6 @@ def durable_on(state: BrokerState, sequence: int, now_ms: Millis) -> tuple[int, 
 def begin_reign(state: BrokerState, now_ms: Millis) -> None:
     """Know nothing of followers yet; what was shown of this journal before stays shown."""
     assert state.election is not None
-    shown = min(state.election.highest_head.sequence, state.ledger.head.sequence)
+    durable = state.ledger.durable_head.sequence
+    shown = min(state.election.highest_head.sequence, durable)
     state.replication.followers = Followers(state.settings.failover.grace.ms, now_ms, shown)

@@ -96,15 +96,16 @@ def _take_up_role(state: BrokerState) -> None:
     """Take up the last role, one step of the election included: a lone primary serves at once."""
     now_ms = boottime_ms()
     open_election(state, now_ms)
-    batch = Batch(state.ledger, wall_s())
+    batch = Batch(state.ledger, wall_s(), lambda: state.serves)
     try:
         pass_time(state, batch, now_ms)
         batch.commit()
     except StorageError:
         # A full disk keeps nobody from reading; roles and rows wait for the next tick.
         batch.rollback()
-    for effect in batch.after_commit:
-        effect()
+    else:
+        for effect in batch.after_commit:
+            effect()
 
 
 def _serve_locked(settings: Settings, paths: Paths) -> int:

@@ -1,5 +1,7 @@
 """Where this node stands in the succession: loaded, stored, and told to those who wait for it."""
 
+import msgspec
+
 from broker.clock import boottime_ms
 from broker.core.election import Election
 from broker.core.observation import Rules, Standing, Timing
@@ -15,6 +17,7 @@ from broker.shell.state import BrokerState
 from broker.units import Millis
 from broker.wire.codec import decode_body, encode_body
 from broker.wire.events import RoleMoved, SyncWanted
+from broker.wire.work import Approve, RenewMember
 
 LOCAL_ELECTION = "election"
 
@@ -62,7 +65,7 @@ def store_standing(state: BrokerState, batch: Batch) -> None:
     election = state.election
     if election is None:
         return
-    now_stands = (election.phase, election.term, election.highest_term, election.leader)
+    now_stands = msgspec.structs.replace(election.standing, beat_number=0)
     if now_stands == state.stands:
         return
     earlier, state.stands = state.stands, now_stands
@@ -99,6 +102,8 @@ def tell_moved(state: BrokerState, batch: Batch, moved: Moved) -> None:
         state.replication.followers = None
         state.due.clear()
         state.leaving = None
+        # What was leased for the mesh belongs to whoever leads now; a late result is refused.
+        state.leases.withdraw((RenewMember, Approve))
     batch.publish(RoleMoved(state.role, state.term))
     batch.publish(SyncWanted())
 
@@ -108,7 +113,7 @@ def tell_leader(state: BrokerState, batch: Batch, host: str, term: int) -> None:
     doors = state.key_holder_doors().get(host)
     if doors is not None and host != state.host:
         batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(term, doors)))
-        state.follow.primary = doors
+        batch.after_commit.append(lambda: setattr(state.follow, "primary", doors))
     state.follow.term = max(state.follow.term, term)
     batch.publish(RoleMoved(state.role, state.term))
     batch.publish(SyncWanted())

@@ -9,7 +9,7 @@ from broker.core.election import Election
 from broker.core.lease import LeaseTable
 from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
-from broker.core.observation import Surroundings, Version
+from broker.core.observation import Standing, Surroundings, Version
 from broker.core.own import OwnCertificate
 from broker.core.presence import PresenceTable
 from broker.core.quiet import Quiet
@@ -114,10 +114,11 @@ class BrokerState:
     replication: Replication = field(default_factory=Replication)
     leaving: Leaving | None = None
     claims: dict[str, Claim] = field(default_factory=dict)
-    stands: object = None
+    stands: Standing | None = None
     transfer: TransferKey | None = None
     boot: int = 0
     clock_off_s: int = 0
+    storage_failed_ms: Millis | None = None
     own: OwnCertificate = field(default_factory=OwnCertificate)
     tasks: TaskQueue = field(default_factory=TaskQueue)
     due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
@@ -264,6 +265,9 @@ class BrokerState:
             return "locked"
         if not self.own.present:
             return "no certificate of its own yet"
+        failed_ms, grace_ms = self.storage_failed_ms, self.settings.failover.grace.ms
+        if failed_ms is not None and boottime_ms() - failed_ms < grace_ms:
+            return "its disk refused a write a moment ago"
         limit_s = self.settings.failover.skew_refuse.s
         off_s = abs(self.clock_off_s)
         return f"its clock is {off_s} s off" if off_s > limit_s else ""
@@ -277,7 +281,12 @@ class BrokerState:
             return None
         if self.follow.primary is not None and self.follow.primary.host == leader.host:
             return self.follow.primary
-        return self.key_holder_doors().get(leader.host)
+        known = self.key_holder_doors().get(leader.host)
+        if known is not None or self.mesh_row() is None:
+            return known
+        # Its beat proves that it leads, though the row that made it a standby is not here yet.
+        member = self.ledger.member_by_host(leader.host)
+        return member.endpoint if member is not None else None
 
     def key_holder_doors(self) -> dict[str, Endpoint]:
         """Return the doors of all key holders by host, this node's own excluded.

@@ -7,6 +7,7 @@ serving.
 
 from collections.abc import Iterable
 
+from broker.core.election import Election
 from broker.core.observation import Observation
 from broker.core.phases import Effect, Follow, HandOver, Moved, Promote, Turn, Withhold
 from broker.runtime.events import EventName
@@ -19,7 +20,12 @@ from broker.shell.state import BrokerState
 from broker.units import Millis
 from broker.wire.claims import Gossip
 from broker.wire.events import AuthorityMoved, BundleMoved, WorkAvailable
-from broker.wire.facts import AuthorityUnlocked, FailoverConfirmed, FailoverPromoted
+from broker.wire.facts import (
+    AuthorityUnlocked,
+    FailoverConfirmed,
+    FailoverPromoted,
+    MemberRevoked,
+)
 from broker.wire.ids import Service
 
 ACTOR = "failover"
@@ -74,12 +80,15 @@ def carry_out(state: BrokerState, batch: Batch, effects: Iterable[Effect], now_m
 
 
 def promote(state: BrokerState, batch: Batch, wanted: Promote, now_ms: Millis) -> None:
-    """Become primary in a new term: the row, the term and the standing are one transaction."""
+    """Become primary in a new term: the row, the term and the standing are one transaction.
+
+    Nothing is signed in the new term before it is durable: a term that a full disk took back must
+    not be known to anybody.
+    """
     election, membership = state.election, state.membership
     assert election is not None
     assert membership is not None
-    before = dict(vars(election))
-    batch.on_void.append(lambda: vars(election).update(before))
+    _undo_if_void(batch, election, wanted.term)
     batch.set_term(wanted.term)
     fact = FailoverPromoted(
         member_id=membership.member_id,
@@ -88,15 +97,42 @@ def promote(state: BrokerState, batch: Batch, wanted: Promote, now_ms: Millis) -
         evidence=wanted.evidence[:1024],
         caretaker=wanted.caretaker,
     )
-    batch.append(fact, ACTOR)
+    batch.append(fact, ACTOR, opening=True)
+    _take_over_revocations(state, batch)
     tell_moved(state, batch, election.promoted(wanted, now_ms))
     store_standing(state, batch)
-    if state.keys.issuer is not None:
-        sign_next_beat(state)
+    batch.after_commit.append(lambda: setattr(state.gossip, "next_beat_ms", 0))
     batch.publish(AuthorityMoved("unlocked"))
     batch.publish(BundleMoved(state.ledger.bundle_sequence()))
     batch.publish(WorkAvailable(Service.RENEWAL))
     batch.publish(WorkAvailable(Service.APPROVAL))
+
+
+def _undo_if_void(batch: Batch, election: Election, term: int) -> None:
+    """Forget a promotion that was not committed; a step down of the same drain stands."""
+    before = {**vars(election), "beats": dict(election.beats)}
+
+    def undo() -> None:
+        if election.term != term:
+            return
+        if not election.serving:
+            election.term = before["term"]
+            return
+        vars(election).update(before)
+
+    batch.on_void.append(undo)
+
+
+def _take_over_revocations(state: BrokerState, batch: Batch) -> None:
+    """Revoke here whom the earlier primary revoked, if its bundle came and its row did not."""
+    bundle = state.follow.bundle
+    if bundle is None:
+        return
+    for member_id in bundle.revoked_members:
+        member = state.ledger.member(member_id)
+        if member is not None and member.state == "active":
+            reason = f"revoked by {bundle.head.primary} in term {bundle.head.term}"
+            batch.append(MemberRevoked(member_id, member.host, reason), ACTOR, opening=True)
 
 
 def confirm(state: BrokerState, batch: Batch, reason: str, actor: str) -> None:
@@ -113,6 +149,8 @@ def _beat(state: BrokerState, now_ms: Millis) -> None:
     """Sign a beat every probe period, while this node serves and can."""
     if not state.serves or state.keys.issuer is None or now_ms < state.gossip.next_beat_ms:
         return
+    if state.ledger.durable_head.term != state.ledger.term:
+        return  # this term is still to be committed
     state.gossip.next_beat_ms = now_ms + state.settings.failover.tick.ms
     sign_next_beat(state)
 

@@ -10,6 +10,7 @@ from broker.shell.admission import follow_roster_role
 from broker.shell.awake import note_awake
 from broker.shell.batch import Batch
 from broker.shell.membership import read_membership
+from broker.shell.orphans import adopt_own
 from broker.shell.replication import end_polls
 from broker.shell.standing import open_election, refresh_standing
 from broker.shell.state import BrokerState
@@ -42,6 +43,7 @@ class Ticks:
     def run(self, batch: Batch, now_ms: Millis, now: UnixSeconds) -> None:
         """Do what is due."""
         state = self._state
+        pass_time(state, batch, now_ms)
         for worker in state.workers.sweep(now_ms):
             log(EventName.WORKER_LOST, instance=worker.instance, liveness=worker.liveness)
             if worker.liveness == "dead":
@@ -49,13 +51,13 @@ class Ticks:
         give_back(batch, state.leases.expired(now_ms))
         self._end_waiting(now_ms)
         end_polls(state, now_ms, now)
-        pass_time(state, batch, now_ms)
         if now_ms >= self._slow_ms:
             self._slow_ms = Millis(now_ms + SLOW_EVERY_MS)
             note_awake(state.paths.run, now_ms)
             state.clock_off_s = state.presence.clock_off_s(now)
             expire_approvals(state, batch, now)
             follow_roster_role(state, batch, now_ms)
+            adopt_own(state, batch)
             self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:
             self._presence_ms = Millis(now_ms + PRESENCE_EVERY_MS)

@@ -165,6 +165,14 @@ def test_promotions_tell_what_the_other_side_had_seen(ledger: Ledger) -> None:
     assert conflicts(written) == []
 
 
+def test_a_promotion_of_an_earlier_page_still_tells_what_was_seen(ledger: Ledger) -> None:
+    """The first row of a term came home long before the write that is judged by it."""
+    write(ledger, adopted(facts.StandbyNominated("f2", "boreas"), 1, 31))
+    bring(ledger, 2, promoted("f1", "atlas"), first=20)
+    written = bring(ledger, 2, facts.StandbyReady("f2", "boreas"), first=50)
+    assert conflicts(written) == [("role", "boreas")]
+
+
 def test_a_conflict_that_was_listed_is_not_listed_again(ledger: Ledger) -> None:
     """Also when a person has closed it."""
     write(ledger, facts.EnrollmentOpened())

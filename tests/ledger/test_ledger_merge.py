@@ -15,7 +15,7 @@ from broker.wire.stamp import Stamp, stamp_of
 from tests.ledger.ledger_pair import copy_all
 from tests.ledger.ledger_sides import INVITES, Op, Side, ops, two_sides
 
-FORKS = settings(max_examples=40, deadline=None)
+FORKS = settings(max_examples=60, deadline=None)
 LAST = Stamp(9, 99, "zz", "ff")
 sizes = st.lists(st.integers(1, 6), min_size=1, max_size=6)
 """How many rows are on each page, over and over."""

@@ -155,12 +155,12 @@ def test_a_locked_primary_still_serves_its_last_bundle(office: Office) -> None:
 def test_trust_material_is_public_and_the_crl_names_the_revoked(office: Office) -> None:
     """Root, issuing certificate, CRL with a growing number."""
     first = office.ask(Service.GATEWAY, GetTrust(), TrustAnswer)
-    assert first.crl_number == 1
+    assert first.crl_number > 0
     assert office.ask(Service.GATEWAY, GetTrust(), TrustAnswer).crl == first.crl
     serial = issued_of(enroll(office, "pi")).serial
     office.ask(Service.CONSOLE, RevokeMember("pi", "lost", "root"), RevocationAnswer)
     second = office.ask(Service.GATEWAY, GetTrust(), TrustAnswer)
-    assert second.crl_number == 2
+    assert second.crl_number > first.crl_number
     assert bytes.fromhex(serial) in second.crl
     mesh = office.ask(Service.GATEWAY, GetMesh(), MeshAnswer)
     assert hashlib.sha256(mesh.root).hexdigest() == mesh.pin == office.creation.pin

@@ -30,6 +30,7 @@ from broker.wire.replica import (
     PageInstalled,
     PlanSync,
     ReadJournal,
+    ReportReady,
     SyncPlan,
 )
 from broker.wire.roster import (
@@ -74,6 +75,13 @@ def test_only_a_nominated_member_gets_the_key(room: Room) -> None:
     ask = AcceptKey(room["cedar"].peer, bytes(31) + b"\x09")
     with pytest.raises(ConflictError, match="not nominated"):
         room["atlas"].ask(Service.GATEWAY, ask, KeyPackage)
+
+
+def test_only_a_nominated_member_becomes_a_standby_by_saying_so(room: Room) -> None:
+    """The roster is the primary's to write: a word of the member alone admits nobody."""
+    with pytest.raises(ConflictError, match="not nominated"):
+        room["atlas"].ask(Service.GATEWAY, ReportReady(room["cedar"].peer), Ack)
+    assert [row.host for row in room["atlas"].office.ledger.key_holders()] == ["atlas", "birch"]
 
 
 def test_a_revoked_member_gets_no_key_though_it_was_nominated(room: Room) -> None:
@@ -203,7 +211,8 @@ def test_only_what_a_standby_has_is_shown(room: Room) -> None:
     atlas = room["atlas"].office.desk.state
     room["birch"].down = True
     room["atlas"].ask(Service.CONSOLE, RevokeMember("cedar", "lost", "ann"), RevocationAnswer)
+    revoked = atlas.ledger.head.sequence
     room.step()
-    assert atlas.gossip.head_version.sequence < atlas.ledger.head.sequence
+    assert atlas.gossip.head_version.sequence < revoked
     room.run(8_000)
-    assert atlas.gossip.head_version.sequence == atlas.ledger.head.sequence
+    assert atlas.gossip.head_version.sequence >= revoked

@@ -154,6 +154,14 @@ def test_an_unlocked_standby_renews_nobody(make: Make) -> None:
         assert any(isinstance(item, RenewMember) for item in leased) is serves
 
 
+def test_a_key_holder_claims_for_itself_alone(room: Room) -> None:
+    """A standby's word for another node would be that node's word."""
+    claim = msgspec.structs.replace(claim_of(room, "birch"), host="cedar", highest_term=99)
+    with pytest.raises(NotAMemberError, match="claims to be"):
+        room["atlas"].ask(Service.GATEWAY, Hello(room["birch"].peer, claim, Gossip()), HelloAnswer)
+    assert room.primary().host == "atlas"
+
+
 def test_a_member_cannot_depose_a_primary_by_claiming_a_term(room: Room) -> None:
     """Only a key holder claims; of a member only signatures count."""
     claim = msgspec.structs.replace(claim_of(room, "birch"), host="cedar", highest_term=99)

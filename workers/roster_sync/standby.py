@@ -50,7 +50,7 @@ class StandbyErrands:
         self._trips.keep((source,))
         match plan.errand:
             case "accept":
-                return self._accept(desk, plan, source)
+                return self._accept(desk, node, plan, source)
             case "return":
                 return self._bring_back(desk, plan, source)
             case _:
@@ -93,8 +93,12 @@ class StandbyErrands:
             return str(error)
         return ""
 
-    def _accept(self, desk: Desk, plan: SyncPlan, source: Endpoint) -> Outcome:
-        """Fetch the key; say that it is here only when the broker has checked and kept it."""
+    def _accept(self, desk: Desk, node: NodeView, plan: SyncPlan, source: Endpoint) -> Outcome:
+        """Fetch the key; say that it is here only when the broker has checked and kept it.
+
+        The bundle comes first: until this node is a standby it is a member like any other.
+        """
+        self._look_for_bundle(desk, node, source)
         run = partial(_fetch_key, source, AcceptBody(plan.public_key))
         package = self._trips.ask(desk, source, run)
         hand_in(desk, source, InstallKey(source.host, package), Ack)

@@ -154,6 +154,9 @@ def _settle_unlock(
             batch.append(AuthorityUnlocked(outcome.slot_id), operator)
         # At once, so that a lock later in this drain is the last word; undone with the drain.
         open_keys(state, _vault(state), outcome)
+        if not state.serves:
+            # The audit trail is the primary's to write; it gets this row when this node serves.
+            state.keys.opened_by = outcome.slot_id
         batch.on_void.append(lambda: close_keys(state))
         batch.publish(AuthorityMoved("unlocked"))
         batch.publish(WorkAvailable(Service.RENEWAL))

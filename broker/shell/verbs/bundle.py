@@ -1,5 +1,6 @@
 """The signed bundle: made by the primary, verified and kept by everybody else; trust material."""
 
+from broker.core.observation import Observation, Version
 from broker.errors import BundleRejectedError, NoMeshError
 from broker.pki.authority import der_of_pem
 from broker.pki.bundle import verify_bundle
@@ -16,6 +17,8 @@ from broker.shell.bundling import (
 from broker.shell.caller import Caller
 from broker.shell.peers import authorize_member, primary_doors
 from broker.shell.state import BrokerState
+from broker.shell.succession import hear
+from broker.wire.claims import Gossip
 from broker.wire.codec import decode_body, encode_body
 from broker.wire.enrollment import GetMesh, GetTrust, MeshAnswer, TrustAnswer
 from broker.wire.events import BundleMoved, RoleMoved
@@ -65,6 +68,8 @@ def install_bundle(
     if known is not None and not _is_forward(known, body, request.source):
         return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
     batch.installing = body
+    term = Version(body.head.term, 0)
+    hear(state, batch, Observation(request.source, head=term), Gossip(), caller.now_ms)
     batch.keep(LOCAL_BUNDLE, request.bundle)
     _carry_revocations(state, batch, known, body)
     batch.after_commit.append(lambda: adopt_bundle(state, request.bundle, body))

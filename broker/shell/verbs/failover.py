@@ -27,6 +27,7 @@ from broker.wire.failover import (
     ReportSightings,
 )
 from broker.wire.node import Endpoint
+from broker.wire.roster import Peer
 
 HINTS_MAX = 64
 ADDRESSES_MAX = 8
@@ -57,15 +58,27 @@ def hello(state: BrokerState, batch: Batch, caller: Caller, request: Hello) -> H
         NotAMemberError: The caller is no key holder, claims for another host, or this node is none.
         RevokedError: The caller was revoked.
     """
-    holder = authorize_key_holder(state, batch, caller, request.peer)
-    if request.claim.host != holder.host:
-        raise NotAMemberError(f"{holder.host} claims to be {request.claim.host[:64]!r}")
-    seen = observe(state, caller.now_ms, holder.host, request.gossip, request.claim)
-    hear(state, batch, seen, request.gossip, caller.now_ms)
+    if not (request.claim.role == "primary" and _was_removed(state, request.peer)):
+        holder = authorize_key_holder(state, batch, caller, request.peer)
+        if request.claim.host != holder.host:
+            raise NotAMemberError(f"{holder.host} claims to be {request.claim.host[:64]!r}")
+        seen = observe(state, caller.now_ms, holder.host, request.gossip, request.claim)
+        hear(state, batch, seen, request.gossip, caller.now_ms)
     claim = own_claim(state, caller.now_ms)
     if claim is None:
         raise NotAMemberError(f"{state.host} is not a key holder of this mesh")
     return HelloAnswer(claim, gossip_of(state, caller.now_ms, caller.now))
+
+
+def _was_removed(state: BrokerState, peer: Peer) -> bool:
+    """Whether a member without the role asks: its claim counts for nothing, it gets an answer.
+
+    A former primary that was removed while it was away learns only so that its term is over.
+    """
+    found = state.ledger.certificate(peer.serial) if state.mesh_row() is not None else None
+    if found is None or found[1].fingerprint != peer.fingerprint:
+        return False
+    return found[0].state == "active" and found[0].role == "member" and found[1].state != "revoked"
 
 
 def report_sightings(

@@ -1,6 +1,9 @@
 """Heartbeats: a member says it lives, the primary says where it stands."""
 
+import msgspec
+
 from broker.core.doors import check_doors
+from broker.core.names import server_name
 from broker.core.presence import Presence
 from broker.errors import NameNotAllowedError, NotAMemberError, NotFoundError
 from broker.ledger.rows import MemberRow
@@ -14,10 +17,12 @@ from broker.shell.peers import (
     own_domain,
     own_endpoint,
     primary_doors,
+    split_address,
 )
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.succession import hear
+from broker.units import Millis
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
 from broker.wire.events import BundleMoved, RoleMoved, SyncWanted
@@ -35,6 +40,8 @@ from broker.wire.roster import (
 
 DOORS_EVERY_MS = 10_000
 """A member may move its doors this often."""
+STRANGERS_MAX = 4
+INSTANCE = "certmesh-ca-"
 HEARTBEATS_PER_S = 1000
 """What one primary should receive at most; larger meshes are asked to beat less often."""
 
@@ -75,7 +82,7 @@ def record_heartbeat(
         clock=caller.now,
         next_beat_ms=max(interval_ms, spread_ms),
         gossip=gossip_of(state, caller.now_ms, caller.now),
-        nominated=member.nominated and state.serves,
+        nominated=state.serves and (member.nominated or member.role == "standby"),
     )
 
 
@@ -124,7 +131,8 @@ def prepare_heartbeat(
     targets: tuple[Endpoint, ...] = ()
     endpoint = None
     if membership is not None and state.role != "primary" and own.present:
-        targets = tuple(state.key_holder_doors().values())
+        known = tuple(state.key_holder_doors().values())
+        targets = (*known, *_strangers(state, caller.now_ms))
         endpoint = own_endpoint(state, own_domain(membership))
     return HeartbeatPlan(
         targets=targets,
@@ -142,35 +150,81 @@ def prepare_heartbeat(
 def note_heartbeat(state: BrokerState, batch: Batch, caller: Caller, request: NoteHeartbeat) -> Ack:
     """Learn beats, the primary and a newer bundle from an answer over verified mTLS.
 
-    The term and the primary are believed for their signed beats. Doors that the answer names help
-    when the bundle does not know the new primary's yet.
+    Who leads is believed for a signed beat alone. The rest of an answer counts only if it comes
+    from, or speaks of, the primary that the beats name.
+
+    Raises:
+        NotAMemberError: Neither a known key holder nor proved to be a primary by its own beat.
     """
-    if request.host not in state.key_holder_doors():
-        raise NotAMemberError(f"{request.host} is not a key holder of this mesh")
     answer, follow = request.answer, state.follow
-    _learn_doors(state, batch, answer)
     seen = observe(state, caller.now_ms, request.host, answer.gossip)
+    proved = any(beat.primary == request.host for beat in seen.beats)
+    if request.host not in state.key_holder_doors() and not proved:
+        raise NotAMemberError(f"{request.host} is not a key holder of this mesh")
     hear(state, batch, seen, answer.gossip, caller.now_ms)
-    if answer.nominated and not follow.nominated and state.role == "member":
-        follow.nominated = True
-        batch.publish(SyncWanted())
+    _learn_doors(state, batch, answer)
+    leader = state.leader()
+    if leader is not None and leader.host == request.host:
+        _follow_nomination(state, batch, offered=answer.nominated)
     have = (follow.bundle.head.term, follow.bundle.bundle_sequence) if follow.bundle else (0, 0)
     offered = (answer.term, answer.bundle_sequence)
-    if answer.bundle_sequence and offered > max(have, follow.bundle_wanted):
+    believable = answer.bundle_sequence and answer.term <= state.term
+    if believable and offered > max(have, follow.bundle_wanted):
         follow.bundle_wanted = offered
         batch.publish(BundleMoved(answer.bundle_sequence))
     return Ack()
 
 
+def _follow_nomination(state: BrokerState, batch: Batch, *, offered: bool) -> None:
+    """Note whether the primary offers this member its key."""
+    nominated = offered and state.role == "member"
+    if nominated and not state.follow.nominated:
+        batch.publish(SyncWanted())
+    state.follow.nominated = nominated
+
+
 def _learn_doors(state: BrokerState, batch: Batch, answer: HeartbeatAnswer) -> None:
-    """Remember where the primary is; a wrong address cannot pass for it, only waste a try."""
-    doors, follow = answer.primary, state.follow
-    if doors is None or doors.host == state.host or answer.term < state.term:
+    """Remember where the primary is that the beats name; TLS will ask for its own name there."""
+    doors, follow, membership = answer.primary, state.follow, state.membership
+    if doors is None or not doors.addresses or membership is None:
         return
+    leader = state.election.leader if state.election else None
+    expected = leader.host if leader else (follow.primary or membership.primary).host
+    if doors.host != expected or doors.host == state.host:
+        return
+    name = server_name(expected, own_domain(membership))
+    doors = msgspec.structs.replace(doors, server_name=name)
     if follow.primary != doors:
-        batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(answer.term, doors)))
+        batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(state.term, doors)))
         batch.after_commit.append(lambda: setattr(follow, "primary", doors))
-        batch.publish(RoleMoved(state.role, answer.term))
+        batch.publish(RoleMoved(state.role, state.term))
+
+
+def _strangers(state: BrokerState, now_ms: Millis) -> tuple[Endpoint, ...]:
+    """Return announced primaries to try when every known key holder has been silent for long.
+
+    mDNS proves nothing: TLS proves the name, and a signed beat that it leads. A member that was
+    away while the role moved twice finds its mesh again this way.
+    """
+    election, membership = state.election, state.membership
+    if election is None or membership is None:
+        return ()
+    if election.silent_ms(now_ms) < state.settings.failover.grace.ms:
+        return ()
+    known = {state.host, *state.key_holder_doors()}
+    _, mesh_port = split_address(state.settings.listen.mesh)
+    found = {
+        hint.instance.removeprefix(INSTANCE): hint
+        for hint in state.follow.hints
+        if hint.role == "primary" and hint.fingerprint == membership.pin
+    }
+    return tuple(
+        Endpoint(
+            host, hint.addresses, hint.port, mesh_port, server_name(host, own_domain(membership))
+        )
+        for host, hint in found.items()
+        if host and host not in known
+    )[:STRANGERS_MAX]
 
 
 def who_am_i(state: BrokerState, batch: Batch, caller: Caller, request: WhoAmI) -> WhoAmIAnswer:

@@ -200,6 +200,11 @@ def _issue_approved(
         return _answer(state, mesh, row.host, issued=again, member_id=member.member_id)
     if row.state == "issued":
         raise ApprovalDeniedError(f"{row.host} was revoked after it joined", hint="join again")
+    if state.ledger.totp_step_lost(row.key_hash):
+        raise ApprovalDeniedError(
+            "the same code was used on the other side of a partition, and earlier there",
+            hint="join again with a new code",
+        )
     csr = parse_request(row.csr)
     subject = Subject(state.draw(16).hex(), row.host, row.sans)
     endpoint = Endpoint(

@@ -4,7 +4,7 @@ from broker.core.adoption import Orphan, adopt_page
 from broker.core.paging import pack_orphans, unpack_orphans, unpack_page
 from broker.core.phases import Promote
 from broker.errors import ForkedError, MalformedMessageError, NotPrimaryError
-from broker.ledger.lines import line_of, mark_of, rows_of
+from broker.ledger.lines import mark_of, rows_of
 from broker.ledger.rows import JournalRow
 from broker.pki.transfer import TransferKey, new_transfer_key
 from broker.runtime.events import EventName
@@ -15,6 +15,7 @@ from broker.shell.books import Poll
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.gossip import verified_head
 from broker.shell.handover import finish_leaving
+from broker.shell.orphans import mark_home, own_orphans
 from broker.shell.peers import authorize_key_holder
 from broker.shell.replication import keep_poll, note_follower, page_after
 from broker.shell.state import BrokerState
@@ -24,7 +25,6 @@ from broker.wire.events import BundleMoved, RosterMoved
 from broker.wire.facts import FactAdopted, MergeConflict
 from broker.wire.node import Endpoint
 from broker.wire.replica import (
-    PAGE_BYTES_MAX,
     AdoptAnswer,
     AdoptRows,
     InstallPage,
@@ -32,13 +32,14 @@ from broker.wire.replica import (
     JournalPage,
     Mark,
     NoteAdopted,
-    OrphanLine,
-    OrphanPage,
     PageInstalled,
     PlanSync,
     ReadJournal,
     SyncPlan,
 )
+
+BRING_AGAIN_MS = 5_000
+"""A primary that took orphans over and died before its rows came back gets them again then."""
 
 
 def read_journal(
@@ -69,8 +70,9 @@ def plan_sync(state: BrokerState, batch: Batch, caller: Caller, _request: PlanSy
     if source is None:
         return SyncPlan("none", reason="no primary is known")
     if state.role == "standby":
-        if state.ledger.orphan_count():
-            return SyncPlan("return", source, orphans=_orphans(state))
+        waits = caller.now_ms < state.replication.bring_again_ms
+        if state.ledger.orphan_count() and not waits:
+            return SyncPlan("return", source, orphans=pack_orphans(own_orphans(state)))
         return SyncPlan("follow", source, locator=state.ledger.locator())
     return _of_member(state, source)
 
@@ -116,6 +118,8 @@ def install_page(
         batch.publish(RosterMoved(state.ledger.head.term, state.ledger.head.sequence))
         batch.publish(BundleMoved(state.ledger.bundle_sequence()))
     state.replication.behind, state.replication.synced_ms = page.behind, caller.now_ms
+    if not page.behind:
+        mark_home(state, batch)
     follow_roster_role(state, batch, caller.now_ms)
     return PageInstalled(state.ledger.head.sequence, page.behind, len(fresh), orphaned)
 
@@ -148,9 +152,10 @@ def _outrank(state: BrokerState, batch: Batch, caller: Caller, orphans: list[Orp
         promote(state, batch, Promote(term, cause, ""), caller.now_ms)
 
 
-def note_adopted(_state: BrokerState, batch: Batch, _caller: Caller, request: NoteAdopted) -> Ack:
-    """Remember that these orphans are home."""
-    batch.adopted([bytes.fromhex(line.hash) for line in unpack_orphans(request.page).lines])
+def note_adopted(state: BrokerState, _batch: Batch, caller: Caller, request: NoteAdopted) -> Ack:
+    """Remember what the primary took over; it is home when its rows are in this journal."""
+    state.replication.brought = unpack_orphans(request.page).lines
+    state.replication.bring_again_ms = caller.now_ms + BRING_AGAIN_MS
     return Ack()
 
 
@@ -187,9 +192,3 @@ def _fork(state: BrokerState, batch: Batch, after: Mark) -> int:
     orphaned = batch.fork_at(after)
     log(EventName.ROSTER_FORKED, after=after.sequence, orphaned=orphaned, term=own_term)
     return orphaned
-
-
-def _orphans(state: BrokerState) -> bytes:
-    rows = state.ledger.orphans(PAGE_BYTES_MAX)
-    lines = tuple(OrphanLine(row.sequence, row.hash.hex(), line_of(row)) for row in rows)
-    return pack_orphans(OrphanPage(lines))

@@ -61,6 +61,7 @@ def report_ready(state: BrokerState, batch: Batch, caller: Caller, request: Repo
     member = authorize_member(state, batch, caller, request.peer)
     if member.role == "standby":
         return Ack()
+    state.full_powers(caller.now_ms)
     if not member.nominated:
         raise ConflictError(f"{member.host} was not nominated")
     batch.append(StandbyReady(member.member_id, member.host), member.host)

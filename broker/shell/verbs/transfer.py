@@ -36,6 +36,7 @@ def accept_key(state: BrokerState, batch: Batch, caller: Caller, request: Accept
     """
     mesh = state.mesh()
     state.issuer()
+    state.full_powers(caller.now_ms)
     member = authorize_member(state, batch, caller, request.peer)
     if not member.nominated and member.role != "standby":
         raise ConflictError(
@@ -66,8 +67,11 @@ def install_key(state: BrokerState, batch: Batch, caller: Caller, request: Insta
         raise NotPrimaryError(f"{request.source} is not whom this node follows")
     if key is None:
         raise KeyRejectedError("this node asked for no key", hint="the next round asks again")
+    state.transfer = None  # a key pair for one package, whatever becomes of it
     taker = _own_fingerprint(state)
     package = request.package
+    if package.term != state.term:
+        raise KeyRejectedError(f"the package is of term {package.term}, not of {state.term}")
     binding = Binding(membership.mesh_id, package.giver, taker, package.term)
     material = open_material(package.sealed, key, binding)
     check_material(material, pin=membership.pin, mesh_id=membership.mesh_id, now=caller.now)
@@ -84,7 +88,6 @@ def install_key(state: BrokerState, batch: Batch, caller: Caller, request: Insta
         write_credential(state.paths.credential, secret)
     else:
         state.paths.credential.unlink(missing_ok=True)
-    state.transfer = None
     _use(state, material)
     state.follow.key_taken = True
     log(EventName.STANDBY_KEY_RECEIVED, source=request.source, term=package.term)
@@ -100,6 +103,7 @@ def _use(state: BrokerState, material: KeyMaterial) -> None:
     slot = vault.sealed.slots[-1].slot_id
     opened = OpenedKeys(slot, material.issuing_key, material.totp_secret, material.wrapping_key)
     open_keys(state, vault, opened)
+    state.keys.opened_by = slot
 
 
 def _own_fingerprint(state: BrokerState) -> str:

@@ -185,6 +185,8 @@ def _decided(
     if said.approve is None:
         state.deferred_by.setdefault(item.approval_id, set()).add(caller.identity)
         return
+    state.mesh()
+    state.full_powers(caller.now_ms)
     row = state.ledger.approval(item.approval_id)
     if row is not None:
         decision = DecideApproval(item.approval_id, said.approve, said.operator, said.reason)

@@ -1,0 +1,48 @@
+"""Rows this node wrote in a reign that was outranked: kept until they are in the mesh's journal."""
+
+from broker.core.adoption import Orphan, adopt_page
+from broker.ledger.lines import line_of
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
+from broker.shell.batch import Batch
+from broker.shell.state import BrokerState
+from broker.wire.events import BundleMoved
+from broker.wire.replica import OrphanLine, OrphanPage
+
+ACTOR = "failover"
+ORPHAN_BYTES_MAX = 65_536
+"""Adoption judges and folds each row: a page this small keeps the primary's loop quick."""
+
+
+def own_orphans(state: BrokerState) -> OrphanPage:
+    """Return the oldest orphans that nobody has adopted, as many as a page takes."""
+    rows = state.ledger.orphans(ORPHAN_BYTES_MAX)
+    return OrphanPage(tuple(OrphanLine(r.sequence, r.hash.hex(), line_of(r)) for r in rows))
+
+
+def mark_home(state: BrokerState, batch: Batch) -> None:
+    """Let go of orphans that the primary adopted and whose adoption this journal has."""
+    brought = state.replication.brought
+    if not brought:
+        return
+    home = [line.hash for line in brought if state.ledger.holds_origin(Orphan.of(line).origin)]
+    batch.adopted([bytes.fromhex(row_hash) for row_hash in home])
+    if len(home) == len(brought):
+        batch.after_commit.append(lambda: _ready_for_more(state))
+
+
+def adopt_own(state: BrokerState, batch: Batch) -> None:
+    """Adopt this node's own orphans: it leads again, and nobody else can bring them home."""
+    if not state.serves or not state.ledger.orphan_count():
+        return
+    page = own_orphans(state)
+    facts = adopt_page([Orphan.of(line) for line in page.lines], state.ledger)
+    for fact in facts:
+        batch.append(fact, ACTOR)
+    batch.adopted([bytes.fromhex(line.hash) for line in page.lines])
+    log(EventName.MERGE_ADOPTED, source=state.host, rows=len(page.lines))
+    batch.publish(BundleMoved(state.ledger.bundle_sequence()))
+
+
+def _ready_for_more(state: BrokerState) -> None:
+    state.replication.brought, state.replication.bring_again_ms = (), 0
