@@ -53,12 +53,20 @@ def take(
     return newer
 
 
-def rivals_in(term: int, newer: list[Heard], claim: Claim | None) -> dict[str, bool]:
-    """Return who else is primary in this term, and whether it serves."""
+def rivals_in(term: int, host: str, newer: list[Heard], claim: Claim | None) -> dict[str, bool]:
+    """Return who else is primary in this term besides `host`, and whether it serves.
+
+    Of beats only those of a worse rank count: they make the better one take a new term, which
+    settles it. To step down for a relayed beat would be wrong, for two old beats that come late,
+    by two members, look like one that advanced.
+    """
     rivals = {
         heard.beat.primary: True
         for heard in newer
-        if heard.life and not heard.beat.left and heard.beat.term == term
+        if heard.life
+        and not heard.beat.left
+        and heard.beat.term == term
+        and heard.beat.primary > host
     }
     if claim is not None and claim.role == "primary" and claim.term == term:
         rivals[claim.host] = claim.serving or claim.host in rivals

@@ -75,7 +75,7 @@ class Election:
         self.company = Company(rules.timing.grace_ms)
         self._alone, self._vouched = standing.alone, standing.vouched
         self._contested = standing.contested
-        self._fence = Fence(rules.timing, now_ms, restored=standing.contested)
+        self.fence = Fence(rules.timing, now_ms, restored=standing.contested)
         self._silence = Silence(now_ms)
         self._led_ms = self._level_ms = now_ms
         self._called_ms, self._forced = Millis(-rules.timing.grace_ms), False
@@ -131,7 +131,7 @@ class Election:
         self.leader = Leader(self.host, promotion.term)
         self._alone, self._vouched = promotion.caretaker, promotion.cause == OPERATOR
         self._contested = False
-        self._fence.trust()
+        self.fence.trust()
         self._silence, self._level_ms = Silence(now_ms), now_ms
         self._called_ms, self.withheld = Millis(-self.rules.timing.grace_ms), ""
         turn = Turn.PROMOTED_ALONE if promotion.caretaker else Turn.PROMOTED
@@ -140,7 +140,7 @@ class Election:
     def step_down(self, turn: Turn, now_ms: Millis, detail: str = "") -> Moved:
         """Stop being primary, at once."""
         self._alone = self._contested = self._vouched = False
-        self._fence.trust()
+        self.fence.trust()
         self._silence = Silence(now_ms)
         return self._move(turn, detail)
 
@@ -180,7 +180,7 @@ class Election:
         self.company.note(seen.sender, now_ms)
         self._vouched = False
         effects: list[Effect] = []
-        if self.phase in PRIMARY and self._fence.was_away(now_ms):
+        if self.phase in PRIMARY and self.fence.was_away(now_ms):
             self._ask_around(now_ms, effects)
         newer = take(self.beats, seen.beats, self.host, self.highest_term)
         self._hear_term(max((beat.term for beat in seen.beats), default=0))
@@ -191,10 +191,10 @@ class Election:
             self._hear_term(max(seen.claim.term, seen.claim.highest_term))
             self.company.note_claim(seen.claim, now_ms)
         if self.phase in PRIMARY:
-            self._meet(rivals_in(self.term, newer, seen.claim), now_ms, effects)
+            self._meet(rivals_in(self.term, self.host, newer, seen.claim), now_ms, effects)
         if self.phase not in PRIMARY:
             self._follow(newer, seen.claim, now_ms, effects)
-        elif seen.claim is not None:
+        elif seen.claim is not None and not effects:
             self._answer(seen.claim, effects)
         return tuple(effects)
 
@@ -287,24 +287,24 @@ class Election:
 
     def _wake(self, around: Surroundings, now_ms: Millis, effects: list[Effect]) -> None:
         """After an absence of its own a standby waits half a grace again, a primary asks."""
-        if self._fence.was_away(now_ms):
+        if self.fence.was_away(now_ms):
             rested_ms = Millis(now_ms - self.rules.timing.grace_ms // 2)
             self._silence = Silence(max(self._silence.last_alive_ms, rested_ms))
             if self.phase in PRIMARY and around.rivals(self.host):
                 self._ask_around(now_ms, effects)
-        self._fence.tick(now_ms)
+        self.fence.tick(now_ms)
 
     def _ask_around(self, now_ms: Millis, effects: list[Effect]) -> None:
         """Serve nothing until it is known that nobody took over meanwhile."""
-        self._fence.ask(now_ms)
+        self.fence.ask(now_ms)
         if self.serving:
-            detail = f"no tick for {self._fence.gap_ms(now_ms) / 1000:.0f} s"
+            detail = f"no tick for {self.fence.gap_ms(now_ms) / 1000:.0f} s"
             effects.append(self._move(Turn.AWAY, detail))
 
     def _settle(self, around: Surroundings, now_ms: Millis, effects: list[Effect]) -> None:
         """Serve again once nobody claimed to have taken over."""
         rivals = around.rivals(self.host)
-        if not self._fence.has_asked(rivals, around.others, self.company, now_ms):
+        if not self.fence.has_asked(rivals, around.others, self.company, now_ms):
             return
         self._level_ms = now_ms
         if self._contested or self.highest_head > around.version:
@@ -351,8 +351,7 @@ class Election:
             return ""
         if self.rules.mode == "manual":
             return "failover.mode is manual"
-        # A signed last beat was heard, so neither death nor a cut has to be proved.
-        return "" if self._silence.left else doubt(self.rules, around, self.company, now_ms)
+        return doubt(self.rules, around, self.company, self._silence, now_ms)
 
     def _candidacy(self, around: Surroundings, now_ms: Millis) -> Promote:
         gone = self.leader.host if self.leader else "the primary"
@@ -374,7 +373,7 @@ class Election:
         """
         if not self.serving:
             return f"{self.phase}: another node leads, or may lead"
-        if self._fence.was_away(now_ms):
+        if self.fence.was_away(now_ms):
             return "pending: it was away and has not asked the other key holders yet"
         return f"pending: {NUMBERS_USED}" if self.highest_head > around.version else ""
 

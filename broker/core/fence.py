@@ -24,6 +24,7 @@ class Fence:
         self._timing = timing
         self._restored = restored
         self._tick_ms = self._asking_ms = now_ms
+        self._rounds = 0
 
     def gap_ms(self, now_ms: Millis) -> int:
         """Return how long ago the last tick was."""
@@ -40,6 +41,11 @@ class Fence:
     def ask(self, now_ms: Millis) -> None:
         """Begin to ask around."""
         self._asking_ms = now_ms
+        self._rounds = 0
+
+    def probed(self) -> None:
+        """Note the end of a round of probes; the first may have begun before the asking."""
+        self._rounds += 1
 
     def trust(self) -> None:
         """Forget the backup: this node has a term of its own, or no role."""
@@ -51,10 +57,13 @@ class Fence:
         """Return whether every other key holder answered, or had long enough.
 
         What was heard within the first tick may have waited in a buffer since before the pause.
+        Patience counts only while probes go out: on a machine that is still starting they come
+        late, and silence is then no answer.
         """
         timing = self._timing
         patience_ms = timing.grace_ms if self._restored else timing.settle_ms
-        if now_ms - self._asking_ms >= patience_ms:
+        waited_ms = now_ms - self._asking_ms
+        if waited_ms >= patience_ms and (self._rounds > 1 or waited_ms >= timing.grace_ms):
             return True
         if self._restored:
             return not others

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from broker.core.company import Company
-from broker.core.observation import Rules, Surroundings, Version
+from broker.core.observation import Rules, Silence, Surroundings, Version
 from broker.units import Millis
 
 WITNESSES_NAMED = 8
@@ -19,11 +19,21 @@ def lag(shown: Version, around: Surroundings) -> str:
     return f"lagging: a head of term {shown.term} was shown, the last row here is of {own.term}"
 
 
-def doubt(rules: Rules, around: Surroundings, company: Company, now_ms: Millis) -> str:
-    """Return why silence may not be the primary's death, or nothing."""
+def doubt(
+    rules: Rules, around: Surroundings, company: Company, silence: Silence, now_ms: Millis
+) -> str:
+    """Return why silence may not be the primary's death, or nothing.
+
+    After a signed last beat neither death nor a cut has to be proved. Whoever is cut off hears
+    everybody for the last time at about the same moment: so only those are company who were heard
+    after the silence had become suspicious.
+    """
+    if silence.left:
+        return ""
     if around.others <= 1:
         return "lone pair" if rules.lone_pair == "wait" else ""
-    present = company.present(now_ms)
+    suspicious_ms = Millis(silence.last_alive_ms + rules.timing.suspect_ms)
+    present = {host for host in company.present(now_ms) if company.heard_since(host, suspicious_ms)}
     if not present:
         return "isolated: heard no node of the mesh for a whole grace period"
     witnesses = len(present - set(around.key_holders))

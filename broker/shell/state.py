@@ -177,6 +177,7 @@ class BrokerState:
             follow.primary,
             self.membership,
             self.election.phase if self.election else None,
+            self.election.leader if self.election else None,
             powers,
         )
         if self._view[0] != key or self._view[1] is None:

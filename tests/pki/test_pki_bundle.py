@@ -12,6 +12,7 @@ from broker.pki.authority import fingerprint
 from broker.pki.bundle import CONTEXT, sign_bundle, verify_bundle
 from broker.pki.chain import utc
 from broker.units import UnixSeconds
+from broker.wire.claims import Head
 from broker.wire.codec import encode_body
 from broker.wire.roster import BundleBody, SignedBundle
 from tests.pki.making import DAY, MESH_ID, NOW, authority, issuer, issuer_of, new_authority

@@ -87,6 +87,8 @@ def report_sightings(
     """Let the election hear what the probes proved, and keep the round for people."""
     state.follow.sightings = request.sightings[:HINTS_MAX]
     state.follow.hints = request.hints[:HINTS_MAX]
+    if state.election is not None:
+        state.election.fence.probed()
     holders = state.key_holder_doors()
     for sighting in state.follow.sightings:
         claim = sighting.claim
