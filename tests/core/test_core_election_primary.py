@@ -171,6 +171,18 @@ def test_a_pending_primary_serves_as_soon_as_every_other_key_holder_answered() -
     assert seat.stands() is Phase.SERVING
 
 
+def test_silence_is_no_answer_before_anybody_was_asked() -> None:
+    """On a machine that is still starting the first probes go out late."""
+    seat = Seat("a", Phase.SERVING, away_ms=None)
+    for _ in range(29):
+        seat.now += 1_000
+        seat.tick()
+    assert seat.stands() is Phase.PENDING
+    seat.now += 1_000
+    seat.tick()
+    assert seat.stands() is Phase.SERVING
+
+
 def test_a_pending_primary_that_was_replaced_becomes_a_standby() -> None:
     """Somebody shows a higher term."""
     seat = Seat("a", Phase.SERVING, away_ms=None)

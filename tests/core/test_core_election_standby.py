@@ -234,6 +234,16 @@ def test_an_isolated_standby_holds_back() -> None:
     assert seat.promotions()
 
 
+def test_company_that_fell_silent_with_the_primary_is_no_company() -> None:
+    """Whoever is cut off hears everybody for the last time at about the same moment."""
+    seat = Seat()
+    seat.hear("a", says=claim("a", "primary"))
+    seat.wait(12, company="m")
+    seat.wait(19)
+    assert not seat.promotions()
+    assert any(why.startswith("isolated") for why in seat.withheld())
+
+
 def test_after_a_gap_in_its_own_ticks_a_standby_waits_half_a_grace_again() -> None:
     """It was away, not the primary."""
     seat = Seat()
