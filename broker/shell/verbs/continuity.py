@@ -144,6 +144,9 @@ def _state_of(
         return "away", "not heard for a grace period"
     if claim.role == "primary":
         return "primary", ""
+    followers = state.replication.followers
+    if claim.promotable and followers is not None and not followers.sequence_of(claim.host):
+        return "unready", "has not asked for rows of this reign yet"
     return _word("" if claim.promotable else claim.reason or "unready"), claim.reason
 
 
