@@ -85,11 +85,6 @@ class Known(Protocol):
         """Return whether this conflict is on the list, open or closed."""
 
 
-def adopt(orphan: Orphan, known: Known) -> tuple[AnyFact, ...]:
-    """Return what to append for one orphan, in this order; raises as `adopt_page`."""
-    return adopt_page((orphan,), known)
-
-
 def adopt_page(orphans: Sequence[Orphan], known: Known) -> tuple[AnyFact, ...]:
     """Return what to append for a page of orphans, in this order; nothing if all are known.
 

@@ -61,11 +61,6 @@ class MergeReads(Store):
         rows = self._all(_OPEN_REVIEWS, (limit,))
         return [_review(row) for row in rows]
 
-    def review(self, review_id: str) -> ReviewRow | None:
-        """Return one conflict, open or closed."""
-        row = self._one(f"{_REVIEW} WHERE review_id = ?", (review_id,))
-        return None if row is None else _review(row)
-
     def review_count(self) -> int:
         """Return how many conflicts nobody has looked at."""
         return self._number(_OPEN_COUNT)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from broker.core.followers import Followers
 from broker.core.observation import Version
 from broker.pki.statement import Statements
-from broker.units import Millis
 from broker.wire.claims import SignedBeat, SignedHead
 from broker.wire.replica import Locator, OrphanLine
 
@@ -49,7 +48,6 @@ class Replication:
     bring_again_ms: int = 0
     polls: OrderedDict[bytes, Poll] = field(default_factory=OrderedDict)
     behind: int | None = None
-    synced_ms: Millis | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +57,3 @@ class Leaving:
     successor: str
     sequence: int
     until_ms: int
-    cause: str

@@ -35,17 +35,13 @@ def ready_successors(state: BrokerState, now_ms: Millis) -> list[str]:
     )
 
 
-def choose_successor(
-    state: BrokerState, wanted: str, now_ms: Millis, *, needed: bool = True
-) -> str:
-    """Return who shall take over, an empty name if nobody is ready and nobody is needed.
+def choose_successor(state: BrokerState, wanted: str, now_ms: Millis) -> str:
+    """Return who shall take over.
 
     Raises:
         ConflictError: Nobody is ready, or not the one that is wanted.
     """
     ready = ready_successors(state, now_ms)
-    if not (ready or wanted or needed):
-        return ""
     if wanted and wanted not in ready:
         raise ConflictError(
             f"{wanted} is not ready to take over",
@@ -66,7 +62,7 @@ def begin_leaving(
     if not state.serves:
         return
     row = batch.append(FailoverDemoted(state.host, cause, successor), "failover")
-    state.leaving = Leaving(successor, row.sequence, now_ms + PATIENCE_MS, cause)
+    state.leaving = Leaving(successor, row.sequence, now_ms + PATIENCE_MS)
     batch.on_void.append(lambda: setattr(state, "leaving", None))
     log(EventName.FAILOVER_STARTED, successor=successor, cause=cause)
 

@@ -1,15 +1,18 @@
 """Rows this node wrote in a reign that was outranked: kept until they are in the mesh's journal."""
 
 from broker.core.adoption import Orphan, adopt_page
+from broker.errors import MalformedMessageError, UnknownKindError
 from broker.ledger.lines import line_of
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
+from broker.units import Millis
 from broker.wire.events import BundleMoved
 from broker.wire.replica import OrphanLine, OrphanPage
 
 ACTOR = "failover"
+SAID_EVERY_MS = 3_600_000
 ORPHAN_BYTES_MAX = 65_536
 """Adoption judges and folds each row: a page this small keeps the primary's loop quick."""
 
@@ -31,12 +34,18 @@ def mark_home(state: BrokerState, batch: Batch) -> None:
         batch.after_commit.append(lambda: _ready_for_more(state))
 
 
-def adopt_own(state: BrokerState, batch: Batch) -> None:
+def adopt_own(state: BrokerState, batch: Batch, now_ms: Millis) -> None:
     """Adopt this node's own orphans: it leads again, and nobody else can bring them home."""
     if not state.serves or not state.ledger.orphan_count():
         return
     page = own_orphans(state)
-    facts = adopt_page([Orphan.of(line) for line in page.lines], state.ledger)
+    try:
+        facts = adopt_page([Orphan.of(line) for line in page.lines], state.ledger)
+    except (MalformedMessageError, UnknownKindError) as error:
+        # Set aside by another release: they wait in the archive, and the broker goes on.
+        if state.refusals.passes("orphans", now_ms, SAID_EVERY_MS):
+            log(EventName.ROSTER_REJECTED, detail=f"own orphans: {error.detail}")
+        return
     for fact in facts:
         batch.append(fact, ACTOR)
     batch.adopted([bytes.fromhex(line.hash) for line in page.lines])

@@ -95,7 +95,7 @@ def tell_moved(state: BrokerState, batch: Batch, moved: Moved) -> None:
         detail=moved.detail,
     )
     if moved.after in (Phase.SERVING, Phase.CARETAKING):
-        if moved.before not in (Phase.SERVING, Phase.CARETAKING):
+        if moved.turn is not Turn.CONFIRMED:
             begin_reign(state, boottime_ms())
     elif moved.after is not Phase.PENDING:
         refuse_polls(state)

@@ -18,7 +18,7 @@ from broker.shell.handover import begin_leaving, finish_leaving
 from broker.shell.standing import store_standing, tell_leader, tell_moved
 from broker.shell.state import BrokerState
 from broker.units import Millis
-from broker.wire.claims import Gossip
+from broker.wire.claims import Claim, Gossip
 from broker.wire.events import AuthorityMoved, BundleMoved, WorkAvailable
 from broker.wire.facts import (
     AuthorityUnlocked,
@@ -27,6 +27,7 @@ from broker.wire.facts import (
     MemberRevoked,
 )
 from broker.wire.ids import Service
+from broker.wire.replica import Mark
 
 ACTOR = "failover"
 WITHHELD_EVERY_MS = 60_000
@@ -42,11 +43,23 @@ def hear(
     if seen.claim is not None:
         state.claims[seen.sender] = seen.claim
     effects = election.hear(seen, now_ms)
+    if seen.claim is not None and _is_foreign(state, election, seen.claim):
+        effects += election.contest(f"{seen.sender} has rows of this term that are not here")
     keep_newest(state, gossip)
     carry_out(state, batch, effects, now_ms)
     if effects or election.role == "standby":
         # A last beat with this node's name in it is obeyed now, not at the next tick.
         carry_out(state, batch, election.tick(state.surroundings(), now_ms), now_ms)
+
+
+def _is_foreign(state: BrokerState, election: Election, claim: Claim) -> bool:
+    """Whether a key holder's journal ends with a row of this primary's own term that it lacks.
+
+    Somebody else wrote it, or this journal lost it; only a new term can stand above both.
+    """
+    if election.role != "primary" or claim.version_term != election.term:
+        return False
+    return state.ledger.common_mark((Mark(claim.sequence, claim.hash),)) is None
 
 
 def pass_time(state: BrokerState, batch: Batch, now_ms: Millis) -> None:
@@ -88,7 +101,7 @@ def promote(state: BrokerState, batch: Batch, wanted: Promote, now_ms: Millis) -
     election, membership = state.election, state.membership
     assert election is not None
     assert membership is not None
-    _undo_if_void(batch, election, wanted.term)
+    _undo_if_void(state, batch, election, wanted.term)
     batch.set_term(wanted.term)
     fact = FailoverPromoted(
         member_id=membership.member_id,
@@ -108,9 +121,10 @@ def promote(state: BrokerState, batch: Batch, wanted: Promote, now_ms: Millis) -
     batch.publish(WorkAvailable(Service.APPROVAL))
 
 
-def _undo_if_void(batch: Batch, election: Election, term: int) -> None:
+def _undo_if_void(state: BrokerState, batch: Batch, election: Election, term: int) -> None:
     """Forget a promotion that was not committed; a step down of the same drain stands."""
     before = {**vars(election), "beats": dict(election.beats)}
+    followers = state.replication.followers
 
     def undo() -> None:
         if election.term != term:
@@ -119,6 +133,7 @@ def _undo_if_void(batch: Batch, election: Election, term: int) -> None:
             election.term = before["term"]
             return
         vars(election).update(before)
+        state.replication.followers = followers
 
     batch.on_void.append(undo)
 
@@ -149,7 +164,7 @@ def _beat(state: BrokerState, now_ms: Millis) -> None:
     """Sign a beat every probe period, while this node serves and can."""
     if not state.serves or state.keys.issuer is None or now_ms < state.gossip.next_beat_ms:
         return
-    if state.ledger.durable_head.term != state.ledger.term:
+    if state.election is None or state.ledger.durable_head.term != state.election.term:
         return  # this term is still to be committed
     state.gossip.next_beat_ms = now_ms + state.settings.failover.tick.ms
     sign_next_beat(state)

@@ -57,7 +57,7 @@ class Ticks:
             state.clock_off_s = state.presence.clock_off_s(now)
             expire_approvals(state, batch, now)
             follow_roster_role(state, batch, now_ms)
-            adopt_own(state, batch)
+            adopt_own(state, batch, now_ms)
             self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:
             self._presence_ms = Millis(now_ms + PRESENCE_EVERY_MS)

@@ -85,14 +85,13 @@ class PromotionAnswer(Reply, frozen=True, tag="promotion-answer"):
 class StepDown(Request, frozen=True, tag="step-down"):
     """An operator, or the end of this pool, takes the primary's role from this node.
 
-    `successor` empty means the first ready standby. With `only_if_ready` and nobody ready the
-    answer is a refusal and the node stays primary. With `closing` the doors of this node are
+    `successor` empty means the first ready standby; with nobody ready the answer is a refusal and
+    the node stays primary. With `closing` the doors of this node are
     already shut: nothing more is written, the last beat is signed at once.
     """
 
     operator: Text
     successor: Text = ""
-    only_if_ready: bool = True
     closing: bool = False
 
 

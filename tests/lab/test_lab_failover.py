@@ -50,6 +50,16 @@ def test_a_planned_hand_over_takes_no_grace_period(mesh: Mesh) -> None:
     assert renewed(mesh, "cedar", at="birch")
 
 
+def test_a_primary_that_is_stopped_hands_over_first(mesh: Mesh) -> None:
+    """`certmesh down`: the watchdog hears of it, the last beat leaves before the failover loop."""
+    term, began_ms = mesh.term("birch"), boottime_ms()
+    mesh.host("atlas").stop_pool()
+    taken = taken_over(mesh, "birch", began_ms)
+    assert (taken.cause, taken.term) == ("handover", term + 1)
+    mesh.host("atlas").start_pool()
+    eventually(lambda: mesh.phase("atlas") == "following", RETURN_S)
+
+
 def test_a_bad_network_is_no_death_and_hides_none(mesh: Mesh) -> None:
     """Each frame is late and every fifth is lost, for everybody."""
     mesh.lab.link_all(BAD_LINK)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.core.adoption import Orphan, adopt
+from broker.core.adoption import Orphan, adopt_page
 from broker.ledger.sqlite import Ledger
 from broker.units import UnixSeconds
 from broker.wire import facts
@@ -42,7 +42,7 @@ def bring(ledger: Ledger, term: int, *orphans: AnyFact, first: int = 50) -> list
     written: list[AnyFact] = []
     for number, fact in enumerate(orphans):
         origin = adopted(fact, term, first + number).origin
-        rows = adopt(Orphan(origin, fact, encode_fact(fact)), ledger)
+        rows = adopt_page([Orphan(origin, fact, encode_fact(fact))], ledger)
         write(ledger, *rows, now=NOW + 5)
         written.extend(rows)
     return written
@@ -183,5 +183,5 @@ def test_a_conflict_that_was_listed_is_not_listed_again(ledger: Ledger) -> None:
     elsewhere = facts.Origin(
         1, 50, origin.node, origin.incarnation, UnixSeconds(NOW), "ann", "abcd"
     )
-    again = adopt(Orphan.from_fact(elsewhere, facts.EnrollmentClosed()), ledger)
+    again = adopt_page([Orphan.from_fact(elsewhere, facts.EnrollmentClosed())], ledger)
     assert [type(fact) for fact in again] == [FactAdopted]

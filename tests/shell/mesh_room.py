@@ -6,7 +6,7 @@ Each node is an `Office`; this room plays the workers and the network between th
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +155,11 @@ class Node:
         self.ticks.run(batch, boottime_ms(), wall_s())
         self.office.events.extend(self.office.desk.finish(batch, []))
 
-    def restart(self) -> None:
-        """Lose everything in memory."""
+    def restart(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Lose everything in memory; `meanwhile` is done while nothing has the files open."""
         office = self.office
         office.ledger.close()
+        meanwhile()
         ledger = Ledger.open(office.paths.ledger, node=self.host)
         office.desk = Desk(make_state(office.settings, office.paths, ledger))
         self.ticks = Ticks(office.desk.state)

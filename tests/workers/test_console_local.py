@@ -289,7 +289,7 @@ def test_bodies_of_the_succession_may_be_missing(flat: Flat) -> None:
     (promotion,) = flat.broker.seen(PromoteHere)
     assert (promotion.force, promotion.dry_run) == (False, False)
     (step_down,) = flat.broker.seen(StepDown)
-    assert (step_down.successor, step_down.only_if_ready) == ("", True)
+    assert step_down.successor == ""
 
 
 def test_an_id_that_is_no_hexadecimal_never_reaches_the_broker(flat: Flat) -> None:

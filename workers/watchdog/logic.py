@@ -156,7 +156,7 @@ class HandOver:
 
 def step_down() -> StepDown:
     """Return what the broker is asked for when the pool stops."""
-    return StepDown(operator="pool stop", only_if_ready=True, closing=True)
+    return StepDown(operator="pool stop", closing=True)
 
 
 Suspects = Mapping[tuple[str, int, str], Millis]

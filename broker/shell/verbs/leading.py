@@ -64,9 +64,7 @@ def step_down(
         ConflictError: Nobody is ready, or not the wanted one.
     """
     state.mesh()
-    successor = choose_successor(
-        state, request.successor, caller.now_ms, needed=request.only_if_ready
-    )
+    successor = choose_successor(state, request.successor, caller.now_ms)
     if request.closing:
         say_goodbye(state, batch, successor, caller.now_ms)
     else:

@@ -117,7 +117,7 @@ def install_page(
         batch.install(fresh)
         batch.publish(RosterMoved(state.ledger.head.term, state.ledger.head.sequence))
         batch.publish(BundleMoved(state.ledger.bundle_sequence()))
-    state.replication.behind, state.replication.synced_ms = page.behind, caller.now_ms
+    state.replication.behind = page.behind
     if not page.behind:
         mark_home(state, batch)
     follow_roster_role(state, batch, caller.now_ms)
