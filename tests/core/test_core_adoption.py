@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from broker.core.adoption import Orphan, adopt, adopt_page
+from broker.core.adoption import Known, Orphan, adopt_page
 from broker.core.reading import read
 from broker.core.settle import settle
 from broker.errors import MalformedMessageError, StaleTermError, UnknownKindError
@@ -53,6 +53,11 @@ class Journal:
         """Answer for conflicts listed here."""
         listed = [fact for _, fact in self.rows if isinstance(fact, MergeConflict)]
         return any(fact.review_id == review_id for fact in listed)
+
+
+def adopt(one: Orphan, known: Known) -> tuple[AnyFact, ...]:
+    """Adopt a page of one."""
+    return adopt_page((one,), known)
 
 
 def orphan(sequence: int, fact: AnyFact, term: int = 1, node: str = "atlas") -> Orphan:
