@@ -207,6 +207,8 @@ def test_the_broker_is_asked_to_step_down_while_the_pool_is_still_stopping(pool:
         raise NotPrimaryError("this is no primary")
 
     pool.broker.answers[StepDown] = note
+    # Who has not introduced itself yet cannot ask for anything.
+    eventually(lambda: pool.broker.seen(Beat))
     pool.supervisord.terminate()
     pool.supervisord.wait(20)
 
