@@ -2,12 +2,13 @@
 
 import sys
 
-from bench import failover, issuing, pool, round_trip
+from bench import failover, issuing, pool, refusals, round_trip
 from bench.report import Result, table, write
 
 PARTS = {
     "round_trip": round_trip.measure,
     "issuing": issuing.measure,
+    "refusals": refusals.measure,
     "pool": pool.measure,
     "failover": failover.measure,
 }

@@ -25,7 +25,6 @@ from broker.runtime.paths import Paths, node_paths
 from broker.runtime.settings import load_settings
 from broker.runtime.sockets import dealer
 from broker.units import UnixSeconds
-from broker.wire.authority import CreateMesh
 from broker.wire.base import Request
 from broker.wire.codec import WIRE_VERSION, decode_answer, encode
 from broker.wire.facts import CertificateIssued, MemberJoined
@@ -33,6 +32,7 @@ from broker.wire.ids import Service
 from broker.wire.liveness import Ready
 from broker.wire.messages import AnyReply, Call
 from broker.wire.node import Endpoint
+from tests.creation import wished
 
 SETTINGS = """
 [node]
@@ -100,7 +100,7 @@ def lone_home(members: int = 0, *, due: bool = False) -> Iterator[Paths]:
     home = Path(tempfile.mkdtemp(prefix="cmb-", dir="/tmp"))
     settings_file = home / "certmesh.toml"
     settings_file.write_text(SETTINGS)
-    wanted = CreateMesh("home", "correct horse battery staple", True, True, False)  # noqa: FBT003
+    wanted = wished("home", "correct horse battery staple", settings=load_settings(settings_file))
     subprocess.run(
         [sys.executable, "-m", "broker", "create", str(settings_file)],
         input=msgspec.json.encode(wanted),

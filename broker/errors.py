@@ -54,6 +54,8 @@ class ErrorCode(StrEnum):
     FORKED = "forked"
     CLAIM_REJECTED = "claim_rejected"
     KEY_REJECTED = "key_rejected"
+    BACKUP_REJECTED = "backup_rejected"
+    POLICY_REFUSED = "policy_refused"
 
 
 class MeshError(Exception):
@@ -286,6 +288,12 @@ class BundleRejectedError(MeshError):
     code = ErrorCode.BUNDLE_REJECTED
 
 
+class BackupRejectedError(MeshError):
+    """A backup file is damaged, was changed, or belongs to another mesh."""
+
+    code = ErrorCode.BACKUP_REJECTED
+
+
 class LedgerDamagedError(MeshError):
     """The ledger cannot be trusted; the broker refuses to run on it."""
 
@@ -339,6 +347,12 @@ class KeyRejectedError(MeshError):
     """Received key material does not open, or does not fit the certificate and the pin."""
 
     code = ErrorCode.KEY_REJECTED
+
+
+class PolicyRefusedError(MeshError):
+    """A policy is impossible, or beyond what the issuing certificate permits."""
+
+    code = ErrorCode.POLICY_REFUSED
 
 
 class InternalError(MeshError):

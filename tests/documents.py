@@ -18,10 +18,12 @@ from broker.units import Millis
 from broker.wire.facts import AnyFact
 from broker.wire.ids import Service
 from broker.wire.messages import AnyEvent, AnyRequest
+from broker.wire.profiles import PROFILES
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 FAILOVER = ROOT / "docs" / "failover.md"
+SECURITY = ROOT / "docs" / "security.md"
 
 
 def sections() -> dict[str, str]:
@@ -33,6 +35,7 @@ def sections() -> dict[str, str]:
         "errors": _errors(),
         "phases": _phases(),
         "timeline": _timeline(),
+        "profiles": _profiles(),
     }
 
 
@@ -114,6 +117,25 @@ def _timeline() -> str:
     return "\n".join(["```", *lines, "```", "", f"{note} before it serves again."])
 
 
+def _profiles() -> str:
+    questions = {
+        "codes are taken (`enrollment open`)": "enrollment_open",
+        "a person agrees to each join by code": "approval",
+        "that person must be named": "operator_required",
+        "the CA may open without a person": "unattended",
+    }
+    rows = [
+        f"| {question} | {' | '.join(_yes(getattr(row, key)) for row in PROFILES.values())} |"
+        for question, key in questions.items()
+    ]
+    heading = f"| | {' | '.join(f'`{name}`' for name in PROFILES)} |"
+    return "\n".join([heading, "|---" * (len(PROFILES) + 1) + "|", *rows])
+
+
+def _yes(answer: object) -> str:
+    return "yes" if answer else "no"
+
+
 def _tag(kind: type) -> str:
     return str(kind.__struct_config__.tag)  # type: ignore[attr-defined]  # every message is a Struct
 
@@ -123,5 +145,5 @@ def _meaning(kind: type) -> str:
 
 
 if __name__ == "__main__":
-    for document in (ARCHITECTURE, FAILOVER):
+    for document in (ARCHITECTURE, FAILOVER, SECURITY):
         document.write_text(filled(document.read_text()))

@@ -287,6 +287,7 @@ OUTERMOST = {
     "workers/fanout.py": "a thread: the outcome travels to the loop",
     "workers/failover/radio.py": "a thread, and what hostile mDNS records make zeroconf raise",
     "workers/approval/loop.py": "a decider that crashes has said no",
+    "workers/approval/post.py": "a thread: the error is raised again where it is waited for",
 }
 """Where a crash may be caught, and why the process goes on."""
 

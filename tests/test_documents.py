@@ -7,14 +7,14 @@ import pytest
 
 from broker.cli.tree import COMMANDS
 from broker.runtime.exits import Exit
-from tests.documents import ARCHITECTURE, FAILOVER, ROOT, filled, sections
+from tests.documents import ARCHITECTURE, FAILOVER, ROOT, SECURITY, filled, sections
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_tables_and_pictures_are_those_of_the_code() -> None:
     """After a change run `python -m tests.documents`."""
-    texts = [document.read_text() for document in (ARCHITECTURE, FAILOVER)]
+    texts = [document.read_text() for document in (ARCHITECTURE, FAILOVER, SECURITY)]
     assert texts == [filled(text) for text in texts]
     assert all(f"<!-- {name} -->" in "".join(texts) for name in sections())
 

@@ -35,10 +35,12 @@ from workers.leaf import (
     names_of,
     read_certificate,
     serial_of,
+    signed_by,
     spki_of,
     spki_of_key,
     unix,
 )
+from workers.root import fingerprint
 
 HOST_LENGTH_MAX = 253
 VERSIONS_MIN = 2
@@ -78,8 +80,16 @@ class LiveCertificate:
 
     @property
     def chain(self) -> Path:
-        """Issuing certificate and root."""
+        """Issuing certificate and root; while the CA is replaced the other root too."""
         return self.directory / "chain.pem"
+
+    def trusted_pins(self) -> tuple[str, ...]:
+        """Return the pins of the roots in the chain file; nothing when it cannot be read."""
+        try:
+            _, *roots = x509.load_pem_x509_certificates(self.chain.read_bytes())
+        except UNREADABLE:
+            return ()
+        return tuple(fingerprint(root.public_bytes(Encoding.DER)) for root in roots)
 
     @property
     def fullchain(self) -> Path:
@@ -174,27 +184,29 @@ class CertificateStore:
             waiting = self._waiting(sans, reuse_s)
             return waiting or self._stage_pending(sans)
 
-    def install(self, leaf_der: bytes, issuing_der: bytes, root_der: bytes) -> Installed:
+    def install(self, leaf_der: bytes, issuing_der: bytes, *root_ders: bytes) -> Installed:
         """Verify the certificate for the pending key, then make it live; return what was done.
 
-        The same certificate again changes nothing.
+        The same certificate again changes nothing. The chain file gets all roots, that of the
+        certificate first: while the CA is replaced, services have to trust two.
 
         Raises:
             CSRRejectedError: Not for the pending key, not for this host, not valid now, or not
-                below `root_der`. Nothing changed.
+                below one of the roots. Nothing changed.
             MalformedMessageError: Unreadable certificates.
             NotFoundError: No key waits for a certificate.
         """
         leaf = read_certificate(leaf_der, "new certificate")
         issuing = read_certificate(issuing_der, "issuing certificate")
-        root = read_certificate(root_der, "root certificate")
+        roots = [read_certificate(der, "root certificate") for der in root_ders]
+        roots.sort(key=lambda root: not signed_by(issuing, root))
         with self._locked():
-            check_leaf(leaf, (issuing, root), self.host, self._now())
+            check_leaf(leaf, (issuing, roots[0]), self.host, self._now())
             live = self.live()
             if live is not None and _is_leaf(live, leaf):
                 self._drop_pending(leaf)
                 return self._installed(live.version, leaf, changed=False)
-            version = self._staged_version(leaf) or self._stage_version(leaf, issuing, root)
+            version = self._staged_version(leaf) or self._stage_version(leaf, issuing, roots)
             self._go_live(version, live)
             self._drop_pending(leaf)
             self._prune()
@@ -248,14 +260,14 @@ class CertificateStore:
         return request
 
     def _stage_version(
-        self, leaf: x509.Certificate, issuing: x509.Certificate, root: x509.Certificate
+        self, leaf: x509.Certificate, issuing: x509.Certificate, roots: list[x509.Certificate]
     ) -> str:
         try:
             key = (self.pending / "key.pem").read_bytes()
         except FileNotFoundError:
             raise NotFoundError(f"no key of {self.host} waits for a certificate") from None
         check_pair(leaf, key)
-        staged = self._stage(".version", _files(key, leaf, issuing, root))
+        staged = self._stage(".version", _files(key, leaf, issuing, roots))
         version = self._next_version()
         self._step("version named")
         staged.rename(self.directory / version)
@@ -349,13 +361,13 @@ def check_host(host: str) -> str:
 
 
 def _files(
-    key: bytes, leaf: x509.Certificate, issuing: x509.Certificate, root: x509.Certificate
+    key: bytes, leaf: x509.Certificate, issuing: x509.Certificate, roots: list[x509.Certificate]
 ) -> dict[str, bytes]:
-    cert, middle, top = (item.public_bytes(Encoding.PEM) for item in (leaf, issuing, root))
+    cert, middle, *tops = (item.public_bytes(Encoding.PEM) for item in (leaf, issuing, *roots))
     return {
         "cert.pem": cert,
         "key.pem": key,
-        "chain.pem": middle + top,
+        "chain.pem": b"".join((middle, *tops)),
         "fullchain.pem": cert + middle,
         "combined.pem": key + cert + middle,
     }

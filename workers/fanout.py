@@ -52,6 +52,7 @@ class Session(Protocol):
         path: str,
         body: Body | None = None,
         *,
+        port: str = "mesh",
         timeout_s: float | None = None,
     ) -> bytes:
         """Return the octets at `path`, empty when there is nothing new; with a body by POST."""

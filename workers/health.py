@@ -13,6 +13,7 @@ from broker.units import Millis, UnixSeconds
 from broker.wire.console_api import Health
 from broker.wire.mesh_api import REPLY_JSON
 from broker.wire.node import GetNode, NodeView
+from workers.query import Text
 from workers.route import Asker, Page, Route, Visit
 
 GLANCE_MS = 500
@@ -77,6 +78,7 @@ class HealthDesk:
                 summary="The process answers.",
                 reply=Health,
                 serve=self._alive,
+                scope="none",
             ),
             Route(
                 method="GET",
@@ -84,6 +86,9 @@ class HealthDesk:
                 summary="The node can do its role, or the one in ?role=primary.",
                 reply=Health,
                 serve=self._ready,
+                scope="none",
+                query=(Text(name="role", summary="Ready for this role.", choices=("primary",)),),
+                statuses=(READY, STANDBY, NO_MESH, UNREADY),
             ),
         )
 

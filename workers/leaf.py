@@ -11,7 +11,7 @@ import ipaddress
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -34,6 +34,7 @@ PARSE_ERRORS: tuple[type[Exception], ...] = (
     x509.UnsupportedGeneralNameType,
 )
 """What cryptography raises on hostile or unusual DER; it is not one family."""
+UNSIGNED_ERRORS: tuple[type[Exception], ...] = (InvalidSignature, *PARSE_ERRORS)
 
 
 def read_certificate(der: bytes, what: str) -> x509.Certificate:
@@ -106,6 +107,15 @@ def check_leaf(
             f"the new certificate for {host} was not installed: " + "; ".join(faults),
             hint="the old certificate stays in use; see the CA's log and both clocks",
         )
+
+
+def signed_by(certificate: x509.Certificate, root: x509.Certificate) -> bool:
+    """Return whether `root` names and signed `certificate`."""
+    try:
+        certificate.verify_directly_issued_by(root)
+    except UNSIGNED_ERRORS:
+        return False
+    return True
 
 
 def check_pair(leaf: x509.Certificate, key_pem: bytes) -> None:

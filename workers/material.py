@@ -16,7 +16,10 @@ MEMBERSHIP_BYTES_MAX = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """One version directory and the pinned root; the numbers are those of the leaf in it."""
+    """One version directory and the roots to trust; the numbers are those of the leaf in it.
+
+    `root_pem` is the pinned root, and while the CA is replaced the other one too.
+    """
 
     directory: Path
     root_pem: str
@@ -43,7 +46,7 @@ def find_material(paths: Paths) -> Material:
         raise UnavailableError("waiting for a readable certificate") from None
     return Material(
         directory=directory,
-        root_pem=membership.root_pem,
+        root_pem="".join((membership.root_pem, *membership.other_roots)),
         serial=f"{leaf.serial_number:x}",
         not_after=UnixSeconds(int(leaf.not_valid_after_utc.timestamp())),
     )

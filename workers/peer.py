@@ -1,8 +1,9 @@
 """HTTPS calls to other nodes: verified by the mesh's own root and by name, or not made at all.
 
-Invariants: TLS 1.3; exactly one trust anchor, the pinned root, whatever the environment says; the
-server proves the name it was asked for, wherever it was found; nothing is sent in plain text; no
-redirect is followed; an answer is bounded in size and in time. Every trouble is a `MeshError`.
+Invariants: TLS 1.3; exactly one trust anchor, the pinned root, whatever the environment says, and
+while the CA is replaced the other root too; the server proves the name it was asked for, wherever
+it was found; nothing is sent in plain text; no redirect is followed; an answer is bounded in size
+and in time. Every trouble is a `MeshError`.
 """
 
 import hmac
@@ -23,7 +24,7 @@ from broker.wire.base import Body
 from broker.wire.node import Endpoint, Membership
 from workers.certstore import CertificateStore
 from workers.leaf import PARSE_ERRORS
-from workers.root import fingerprint, root_der_of
+from workers.root import fingerprint, root_der_of, roots_of
 from workers.transport import (
     TIMEOUT_S,
     Ask,
@@ -43,6 +44,7 @@ __all__ = [
     "PeerSession",
     "PinnedSession",
     "fetch_root",
+    "fetch_unverified",
     "fingerprint",
     "probe_root",
     "root_der_of",
@@ -88,6 +90,10 @@ class PinnedSession:
         raw = exchange(self._session, urls, Ask("GET", None, self._timeout_s, headers or {}))
         return decoded(raw, kind)
 
+    def fetch(self, urls: Sequence[str]) -> bytes:
+        """Return the octets at the first of `urls` that answers; raises as `PeerSession.call`."""
+        return exchange(self._session, urls, Ask("GET", None, self._timeout_s))
+
     def post(self, urls: Sequence[str], body: Body, kind: type[A]) -> A:
         """Return the answer of the first of `urls` that answers; raises as `PeerSession.call`."""
         content = msgspec.json.encode(body)
@@ -113,7 +119,7 @@ class PeerSession:
     def __init__(
         self, paths: Paths, membership: Membership, *, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._root = root_der_of(membership)
+        self._roots = roots_of(membership)
         self._store = CertificateStore(paths.certificates, membership.host)
         self._timeout_s = timeout_s
         self._sessions: dict[str, requests.Session] = {}
@@ -205,7 +211,7 @@ class PeerSession:
             self.close()
             self._version = live.version
         if server_name not in self._sessions:
-            context = context_for(self._root)
+            context = context_for(*self._roots)
             context.load_cert_chain(live.fullchain, live.key)
             self._sessions[server_name] = open_session(context, server_name, self._wires)
         return self._sessions[server_name]
@@ -233,6 +239,21 @@ def fetch_root(url: str, pin: str, timeout_s: float = TIMEOUT_S) -> bytes:
             hint="somebody may stand between you and the CA, or the invite is from another mesh",
         )
     return root
+
+
+def fetch_unverified(endpoint: Endpoint, path: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """Return the octets at `path` of the enrol port, whoever answers: they must prove themselves.
+
+    Nothing secret is sent.
+
+    Raises:
+        PeerUnreachableError: Nobody answered.
+        MeshError: The refusal.
+    """
+    urls = urls_of(endpoint.addresses, endpoint.enroll_port, path)
+    with warnings.catch_warnings(), open_session(unverified_context(), None) as session:
+        warnings.simplefilter("ignore", InsecureRequestWarning)  # what comes is signed
+        return exchange(session, urls, Ask("GET", None, timeout_s))
 
 
 def probe_root(url: str, timeout_s: float = TIMEOUT_S) -> bytes:

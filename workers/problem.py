@@ -25,6 +25,8 @@ _STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.BUNDLE_REJECTED: 400,
         ErrorCode.CLAIM_REJECTED: 400,
         ErrorCode.KEY_REJECTED: 400,
+        ErrorCode.BACKUP_REJECTED: 400,
+        ErrorCode.POLICY_REFUSED: 400,
         ErrorCode.BAD_CREDENTIAL: 401,
         ErrorCode.FORBIDDEN: 403,
         ErrorCode.BAD_PASSPHRASE: 403,

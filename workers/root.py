@@ -1,4 +1,7 @@
-"""The pinned root certificate: exactly the octets whose SHA-256 is the pin, or nothing."""
+"""The pinned root certificate: exactly the octets whose SHA-256 is the pin, or nothing.
+
+While the CA is replaced there is another one beside it, which the broker took from a signed bundle.
+"""
 
 import hashlib
 import hmac
@@ -26,3 +29,16 @@ def root_der_of(membership: Membership) -> bytes:
     if not hmac.compare_digest(fingerprint(der), membership.pin):
         raise NoMeshError("the stored root certificate is not the pinned one")
     return der
+
+
+def roots_of(membership: Membership) -> tuple[bytes, ...]:
+    """Return all roots to trust as DER, the pinned one first.
+
+    Raises:
+        NoMeshError: A stored root is damaged, or the first is not the pinned one.
+    """
+    try:
+        others = [ssl.PEM_cert_to_DER_cert(text) for text in membership.other_roots]
+    except ValueError:
+        raise NoMeshError("a stored root certificate is damaged") from None
+    return (root_der_of(membership), *others)

@@ -6,8 +6,8 @@ to the broker, which reply it expects and how that is shown. Doors only look rou
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -15,13 +15,19 @@ import msgspec
 from broker.errors import ErrorCode, ForbiddenError, MalformedMessageError, NotFoundError
 from broker.wire.base import Body, Message, Reply, Request
 from broker.wire.mesh_api import REPLY_JSON
+from broker.wire.operator import operator_of
 from broker.wire.roster import Peer
+from broker.wire.token import Scope
 from workers.problem import RefusedError, status_of
+from workers.query import Parameter
 
 JSON_TYPE = "application/json"
 PATH_LENGTH_MAX = 1024
 _NUMBER = re.compile(r"-?[0-9]{1,15}")
 METHOD_NOT_ALLOWED = 405
+
+RouteScope = Scope | Literal["none", "any", "uid"]
+"""`none`: anybody, `any`: every valid token, `uid`: no token at all, only the local user."""
 
 R = TypeVar("R", bound=Reply)
 B = TypeVar("B", bound=Body)
@@ -30,23 +36,48 @@ B = TypeVar("B", bound=Body)
 class Asker(Protocol):
     """Whoever puts requests to the broker: an `AsyncLink`, or a fake."""
 
-    async def ask(self, request: Request, kind: type[R], *, timeout_ms: int = ...) -> R:
-        """Return the broker's reply; raises a `MeshError` for a fault."""
+    async def ask(
+        self,
+        request: Request,
+        kind: type[R],
+        *,
+        timeout_ms: int = ...,
+        request_id: bytes | None = ...,
+    ) -> R:
+        """Return the broker's reply; raises a `MeshError` for a fault.
+
+        With the same `request_id` a change is made once, and its first reply is the answer.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as the transport proved it: an address, a certificate, or a local user."""
+    """Who asks, as the transport proved it: an address, a certificate, or a local user.
+
+    `account` is set for a local account that several people share: its user has to say a name.
+    """
 
     source: str
     peer: Peer | None = None
     operator: str = ""
+    account: str = ""
+
+
+def named(caller: Caller, claimed: str) -> Caller:
+    """Return the caller with the name its user claims, which counts for shared accounts alone.
+
+    Raises:
+        MalformedMessageError: That is no name.
+    """
+    if not caller.account:
+        return caller
+    return replace(caller, operator=operator_of(caller.account, claimed))
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One request, decoded."""
+    """One request, decoded; `request_id` is set when the caller wants a retry to be safe."""
 
     caller: Caller
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +85,7 @@ class Visit:
     body: Body | None = None
     bearer: str = ""
     etag: str = ""
+    request_id: bytes | None = None
 
     @property
     def peer(self) -> Peer:
@@ -71,8 +103,8 @@ class Visit:
         assert isinstance(self.body, kind), f"the route takes no {kind.__name__}"
         return self.body
 
-    def number(self, name: str, default: int, lowest: int = 0) -> int:
-        """Return a whole number of the query.
+    def number(self, name: str, default: int = 0, lowest: int = 0) -> int:
+        """Return a whole number of the query, its declared default when it was not given.
 
         Raises:
             MalformedMessageError: It is not one, or below `lowest`.
@@ -113,6 +145,13 @@ class Route:
     """One line of a route table; `serve` is for the few that are more than one question.
 
     Attributes:
+        scope: What a token needs to come in here; the local user may do everything. A route that
+            says nothing is for the local user alone.
+        query: What may follow the `?`.
+        statuses: Of the answers that have the shape of `reply`.
+        media: Content type of those answers.
+        once: Whether a POST that is sent again under the same `Idempotency-Key` is done once. It is
+            not where the broker's reply comes late and so is not kept.
         body_bytes: Bodies up to this size are taken, also where the door's limit is lower.
         defer: For how many more milliseconds than `timeout_ms` the broker may hold its answer to
             this visit back. Such a wait ends with the connection and with the door.
@@ -129,6 +168,11 @@ class Route:
     serve: Serve | None = None
     body_bytes: int = 0
     defer: Defer | None = None
+    scope: RouteScope = "uid"
+    query: tuple[Parameter, ...] = ()
+    statuses: tuple[int, ...] = (200,)
+    media: str = JSON_TYPE
+    once: bool = True
 
 
 class RouteTable:

@@ -38,6 +38,7 @@ NOT_MODIFIED = 304
 
 REFUSED = "the CA did not accept this node's certificate: expired, revoked or from another mesh"
 REFUSED_HINT = "run `certmesh doctor` on this node"
+IMPOSTOR = "answered, but not as the node it should be"
 
 _ALERTS = (
     "CERTIFICATE_REQUIRED",
@@ -67,11 +68,11 @@ def urls_of(addresses: Sequence[str], port: int, path: str) -> list[str]:
     return [f"https://{host}:{port}{path}" for host in hosts]
 
 
-def context_for(root_der: bytes) -> ssl.SSLContext:
-    """Return a client context that trusts exactly one root."""
-    context = ssl.create_default_context(cadata=root_der)
+def context_for(*roots: bytes) -> ssl.SSLContext:
+    """Return a client context that trusts exactly these roots (DER): one, but in a rollover."""
+    context = ssl.create_default_context(cadata=b"".join(roots))
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    assert context.cert_store_stats()["x509_ca"] == 1, "exactly one trust anchor"
+    assert context.cert_store_stats()["x509_ca"] == len(set(roots)), "exactly these trust anchors"
     return context
 
 
@@ -222,7 +223,7 @@ def reason_of(error: requests.RequestException, ask: Ask) -> str:
     """
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return "answered, but not as the node it should be"
+        return IMPOSTOR
     if ask.shows_certificate and any(alert in text for alert in _ALERTS):
         raise NotAMemberError(REFUSED, hint=REFUSED_HINT) from None
     if isinstance(error, requests.ConnectTimeout):

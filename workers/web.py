@@ -1,13 +1,15 @@
 """From an HTTP request to the broker and back: the same for every door.
 
-Order of the checks, cheapest and most telling first: who is it, is there such a route, does the
-body have its shape, is there room. Only then does the broker hear of it.
+Order of the checks, cheapest and most telling first: who is it, is there such a route, may the
+caller come in there, does the body have its shape, is there room. Only then does the broker hear
+of it. Where callers show tokens, one without a token does not even learn which routes there are.
 """
 
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 from aiohttp import hdrs, web
@@ -22,9 +24,23 @@ from broker.errors import (
 )
 from broker.wire.base import Reply
 from broker.wire.node import Endpoint, GetNode, NodeView
+from broker.wire.operator import OPERATOR_HEADER
 from workers.connection import Connection, Limits, respond, respond_refusal
+from workers.idempotency import IDEMPOTENCY_HEADER, request_id_of
 from workers.problem import RefusedError, refusal_of
-from workers.route import Asker, Caller, Page, Route, RouteTable, Visit, checked, decode_content
+from workers.query import read_query
+from workers.route import (
+    Asker,
+    Caller,
+    Page,
+    Route,
+    RouteScope,
+    RouteTable,
+    Visit,
+    checked,
+    decode_content,
+    named,
+)
 
 REQUEST_TIMEOUT = 408
 UNSUPPORTED_MEDIA_TYPE = 415
@@ -38,26 +54,40 @@ EMPTY_OBJECT = b"{}"
 """No body at all is one without fields; those that are required are then named."""
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """What a caller shows at a route, and what the route asks for."""
+
+    scope: RouteScope
+    host: str
+    bearer: str = field(repr=False)
+
+
 Meet = Callable[[Connection], Caller]
+Guard = Callable[[Caller, Knock], Awaitable[Caller]]
 Refused = Callable[[Caller | None, MeshError], None]
 
 
 class Front:
     """Answers the requests of one door."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what one door is made of)
         self,
         table: RouteTable,
         asker: Asker,
         meet: Meet,
         limits: Limits,
         refused: Refused = lambda _caller, _error: None,
+        *,
+        guard: Guard | None = None,
     ) -> None:
         self._table = table
         self._asker = asker
         self._meet = meet
         self._limits = limits
         self._refused = refused
+        self._guard = guard
         self._in_flight = 0
         self._large = 0
 
@@ -93,18 +123,36 @@ class Front:
         return response
 
     async def _page(self, caller: Caller, connection: Connection, request: web.BaseRequest) -> Page:
-        route, parameters = self._table.find(request.method, request.rel_url.raw_path)
+        route, parameters = await self._find(caller, request)
+        caller = named(
+            await self._enter(caller, request, route.scope),
+            request.headers.get(OPERATOR_HEADER, ""),
+        )
         with self._room_for(max(self._limits.body_bytes, route.body_bytes)) as body_bytes:
             raw = await self._read(request, body_bytes)
             visit = Visit(
                 caller=caller,
                 parameters=parameters,
-                query=dict(request.query),
+                query=read_query(route.query, request.query),
                 body=decode_content(raw or EMPTY_OBJECT, route.body) if route.body else None,
                 bearer=_bearer(request),
                 etag=request.headers.get(hdrs.IF_NONE_MATCH, ""),
+                request_id=_named_request(request, caller, raw) if route.once else None,
             )
             return await self._admit(route, visit, connection)
+
+    async def _find(self, caller: Caller, request: web.BaseRequest) -> tuple[Route, dict[str, str]]:
+        try:
+            return self._table.find(request.method, request.rel_url.raw_path)
+        except RefusedError:
+            await self._enter(caller, request, "any")
+            raise
+
+    async def _enter(self, caller: Caller, request: web.BaseRequest, scope: RouteScope) -> Caller:
+        if self._guard is None:
+            return caller
+        host = request.headers.get(hdrs.HOST, "")
+        return await self._guard(caller, Knock(scope, host, _bearer(request)))
 
     @contextlib.contextmanager
     def _room_for(self, body_bytes: int) -> Iterator[int]:
@@ -135,7 +183,11 @@ class Front:
         question = checked(route.make(visit))
         defer_ms = route.defer(visit) if route.defer is not None else 0
         ask = partial(
-            self._asker.ask, question, route.reply, timeout_ms=route.timeout_ms + defer_ms
+            self._asker.ask,
+            question,
+            route.reply,
+            timeout_ms=route.timeout_ms + defer_ms,
+            request_id=visit.request_id,
         )
         reply = await (ask() if route.defer is None else connection.while_open(ask))
         return route.show(reply, visit)
@@ -188,6 +240,15 @@ def _refuse_encodings(request: web.BaseRequest) -> None:
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
         error = MalformedMessageError("compressed request bodies are not taken")
         raise RefusedError(error, UNSUPPORTED_MEDIA_TYPE, close=True)
+
+
+def _named_request(request: web.BaseRequest, caller: Caller, raw: bytes) -> bytes | None:
+    """Return the id of a POST whose caller wants to be able to repeat it."""
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    if key is None or request.method != hdrs.METH_POST or not caller.operator:
+        return None
+    target = f"{request.method} {request.rel_url.raw_path_qs}"
+    return request_id_of(key, f"{caller.source} {caller.operator}", target, raw)
 
 
 def _bearer(request: web.BaseRequest) -> str:

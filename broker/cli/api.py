@@ -23,6 +23,7 @@ from broker.errors import (
     error_classes,
 )
 from broker.wire.mesh_api import Problem
+from broker.wire.operator import OPERATOR_HEADER, check_operator_name
 
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 OK_STATUSES = range(200, 300)
@@ -51,12 +52,17 @@ class Api:
         path: Its Unix socket.
         timeout_ms: Patience for one answer.
         silence: What to raise when nobody answers at all.
+        operator: Who gives the orders, where the account is shared; empty when nobody said.
+
+    Raises:
+        MalformedMessageError: `operator` is no name.
     """
 
-    def __init__(self, path: Path, timeout_ms: int, silence: MeshError) -> None:
+    def __init__(self, path: Path, timeout_ms: int, silence: MeshError, operator: str = "") -> None:
         self._path = path
         self._timeout_ms = timeout_ms
         self._silence = silence
+        self._operator = check_operator_name(operator) if operator else ""
 
     def get(self, path: str, kind: type[R]) -> R:
         """Return the answer to a question."""
@@ -89,9 +95,11 @@ class Api:
     ) -> tuple[int, bytes, str]:
         connection = UnixConnection(self._path, self._timeout_ms / 1000)
         content = b"" if body is None else msgspec.json.encode(body)
-        headers = {"Accept": "application/json"} | (
-            {"Content-Type": "application/json"} if content else {}
-        )
+        headers: dict[str, str | bytes] = {"Accept": "application/json"}
+        if content:
+            headers["Content-Type"] = "application/json"
+        if self._operator:
+            headers[OPERATOR_HEADER] = self._operator.encode()
         try:
             connection.request(method, path, body=content or None, headers=headers)
             answer = connection.getresponse()

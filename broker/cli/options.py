@@ -62,6 +62,12 @@ def global_options(*, hidden: bool) -> list[click.Option]:
         ),
         click.Option(["--no-input"], is_flag=True, help="Never ask, fail instead.", **quiet),
         click.Option(["--yes"], is_flag=True, help="Answer yes to every question.", **quiet),
+        click.Option(
+            ["--operator", "operator_option"],
+            metavar="NAME",
+            help="Who you are, where the account is shared (else CERTMESH_OPERATOR, else sudo's).",
+            **quiet,
+        ),
         click.Option(["--timeout", "timeout_ms"], type=DURATION, help="How long to wait.", **quiet),
     ]
 

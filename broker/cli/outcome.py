@@ -49,6 +49,8 @@ EXITS: Mapping[ErrorCode, Exit] = MappingProxyType(
         ErrorCode.PIN_MISMATCH: Exit.REFUSED,
         ErrorCode.CLAIM_REJECTED: Exit.REFUSED,
         ErrorCode.KEY_REJECTED: Exit.REFUSED,
+        ErrorCode.BACKUP_REJECTED: Exit.REFUSED,
+        ErrorCode.POLICY_REFUSED: Exit.REFUSED,
         ErrorCode.MESH_EXISTS: Exit.CONFLICT,
         ErrorCode.NOT_PRIMARY: Exit.CONFLICT,
         ErrorCode.STALE_TERM: Exit.CONFLICT,

@@ -1,5 +1,6 @@
 """Questions to a person, and secrets from files. Never a question without a terminal."""
 
+import stat
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from broker.cli.session import Session
 from broker.cli.shape import clean
 
 SECRET_BYTES_MAX = 1024
+PRIVATE_TEXT_MAX = 16_384
 FILE_PREFIX = "file:"
 STDIN = "-"
 
@@ -60,6 +62,31 @@ def read_secret(source: str) -> str:
     if len(secret.encode()) > SECRET_BYTES_MAX:
         raise click.UsageError(f"{_named(source)} is longer than {SECRET_BYTES_MAX} bytes")
     return secret
+
+
+def read_private_text(source: str) -> str:
+    """Return the whole text of a secret file of ours, or of standard input for `-`.
+
+    Raises:
+        click.UsageError: Unreadable, too long, or open to other users: whoever read it has it.
+    """
+    try:
+        if source == STDIN:
+            text = sys.stdin.read(PRIVATE_TEXT_MAX + 1)
+        else:
+            path = Path(source.removeprefix(FILE_PREFIX)).expanduser()
+            if stat.S_IMODE(path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+                raise click.UsageError(
+                    f"{_named(source)} is open to other users and was not read: chmod 600 it"
+                )
+            with path.open(encoding="utf-8") as file:
+                text = file.read(PRIVATE_TEXT_MAX + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise click.UsageError(f"cannot read {_named(source)}: {reason}") from None
+    if len(text) > PRIVATE_TEXT_MAX:
+        raise click.UsageError(f"{_named(source)} is longer than {PRIVATE_TEXT_MAX} characters")
+    return text
 
 
 def _first_line(source: str) -> str:

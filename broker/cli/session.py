@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HOME_VARIABLE = "CERTMESH_HOME"
 SYSTEM_HOME = Path("/var/lib/certmesh")
 SETTINGS_FILE = "certmesh.toml"
+OPERATOR_VARIABLE = "CERTMESH_OPERATOR"
+SUDO_VARIABLE = "SUDO_USER"
 TIMEOUT_MS = 10_000
 
 
@@ -33,6 +35,17 @@ class Session:
     no_input: bool = False
     yes: bool = False
     timeout_ms: int | None = None
+    operator_option: str = ""
+
+    @property
+    def operator(self) -> str:
+        """Who is at work, where the account does not say: the option, else the environment.
+
+        Under sudo it is whoever called it.
+        """
+        said = self.operator_option or os.environ.get(OPERATOR_VARIABLE, "")
+        caller = os.environ.get(SUDO_VARIABLE, "") if os.geteuid() == 0 else ""
+        return said or ("" if caller == "root" else caller)
 
     @property
     def screen(self) -> Screen:
@@ -89,7 +102,8 @@ class Session:
         """Return the way to this node's console; nothing is dialled yet."""
         from broker.cli.api import Api  # noqa: PLC0415 (help needs no HTTP)
 
-        return Api(self.paths.api_socket, self.patience_ms(usual_ms), self._silence())
+        patience_ms = self.patience_ms(usual_ms)
+        return Api(self.paths.api_socket, patience_ms, self._silence(), self.operator)
 
     def command(self, words: str) -> str:
         """Return a `certmesh` command line for this very home, ready to be copied."""

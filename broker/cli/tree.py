@@ -16,6 +16,10 @@ _ROOM = "broker.cli.commands"
 COMMANDS = {
     "init": (f"{_ROOM}.init:init", "Create a mesh here: CA, passphrase, settings."),
     "join": (f"{_ROOM}.join:join", "Enrol this host in a mesh, by invite or TOTP code."),
+    "leave": (
+        f"{_ROOM}.leave:leave",
+        "Leave the mesh: certificates end, the private key is deleted, the rest is set aside.",
+    ),
     "up": (f"{_ROOM}.up:up", "Start this node's processes and wait until they are ready."),
     "down": (f"{_ROOM}.up:down", "Stop this node's processes, workers before the broker."),
     "status": (f"{_ROOM}.status:status", "Show mesh and node in one screen."),
@@ -23,9 +27,12 @@ COMMANDS = {
     "demo": (f"{_ROOM}.demo:demo", "Run a three-node mesh on this machine."),
     "ca": (f"{_ROOM}.ca:ca", "Show, unlock or lock the certificate authority."),
     "invite": (f"{_ROOM}.invite:invite", "Make, list and revoke single-use tickets for a host."),
-    "enrollment": (f"{_ROOM}.enrollment:enrollment", "Open or close the door for TOTP codes."),
+    "enrollment": (
+        f"{_ROOM}.enrollment:enrollment",
+        "Open or close the door for TOTP codes, or change the secret behind them.",
+    ),
     "approval": (f"{_ROOM}.approval:approval", "Decide about joins that wait for a person."),
-    "member": (f"{_ROOM}.member:member", "Show or revoke members."),
+    "member": (f"{_ROOM}.member:member", "Show, revoke, reinstate or rename members."),
     "standby": (
         f"{_ROOM}.standby:standby",
         "Hot standbys: who takes over, and taking over on purpose.",
@@ -41,7 +48,16 @@ COMMANDS = {
     "drill": (f"{_ROOM}.drill:drill", "Rehearse a failure on copies; report pass or fail."),
     "cert": (f"{_ROOM}.cert:cert", "Show, renew or check this host's certificate."),
     "hook": (f"{_ROOM}.hook:hook", "What runs after a renewal, on this host."),
-    "audit": (f"{_ROOM}.audit:audit", "Read and verify the audit trail."),
+    "audit": (f"{_ROOM}.audit:audit", "Read, verify and export the audit trail."),
+    "backup": (f"{_ROOM}.backup:backup", "Make, list, verify and restore backups of a key holder."),
+    "trust": (
+        f"{_ROOM}.trust:trust",
+        "Let other programs of this machine trust the mesh: system, NSS and Firefox stores.",
+    ),
+    "token": (
+        f"{_ROOM}.token:token",
+        "Make, list and revoke keys for programs that use the API.",
+    ),
     "config": (f"{_ROOM}.config:config", "Show and check settings."),
     "version": (f"{_ROOM}.version:version", "Print versions of everything that matters."),
 }

@@ -24,7 +24,7 @@ from broker.client.protocol import (
     result_of,
 )
 from broker.clock import boottime_ms, wall_s
-from broker.errors import DeadlineError, MeshError, UnavailableError
+from broker.errors import ConflictError, DeadlineError, MeshError, UnavailableError
 from broker.runtime.paths import Paths
 from broker.units import Millis, UnixSeconds
 from broker.wire.base import Reply, Request
@@ -117,10 +117,23 @@ class AsyncLink:
         if not error:
             self._last_success = wall_s()
 
-    async def ask(self, request: Request, kind: type[R], *, timeout_ms: int = ASK_MS) -> R:
-        """Return the broker's reply to `request`; raises as `Link.ask`."""
+    async def ask(
+        self,
+        request: Request,
+        kind: type[R],
+        *,
+        timeout_ms: int = ASK_MS,
+        request_id: bytes | None = None,
+    ) -> R:
+        """Return the broker's reply to `request`; raises as `Link.ask`.
+
+        Raises:
+            ConflictError: A request with this very `request_id` is still under way.
+        """
+        if request_id in self._waiting:
+            raise ConflictError("the same request is under way", hint="wait for its answer")
         now_ms = boottime_ms()
-        call = Pending(new_request_id(), request, Millis(now_ms + timeout_ms))
+        call = Pending(request_id or new_request_id(), request, Millis(now_ms + timeout_ms))
         waiting = _Waiting(call, asyncio.get_running_loop().create_future())
         self._waiting[call.request_id] = waiting
         try:

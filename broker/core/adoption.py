@@ -22,6 +22,9 @@ from broker.wire.facts import AnyFact, FactAdopted, MemberRevoked, MergeConflict
 from broker.wire.replica import OrphanLine
 from broker.wire.stamp import Stamped, stamp_of
 
+OF_A_MEMBER = frozenset({"role", "name"})
+"""Rules whose subject is a member; people know it by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
@@ -75,10 +78,11 @@ class Known(Protocol):
     def facts_about(self, fact: AnyFact) -> Iterable[Stamped]:
         """Return at least the facts that a merge rule could set against `fact`.
 
-        For a join the active members of that name; for a redeemed invite or spent step its other
-        redeemers; for a certificate those that spent a step before its key did; for a role or the
-        window the last write and the promotions; and of every member concerned its join, its
-        revocation, and the certificate for the key that spent the step.
+        For a join or a renaming the active members of that name; for a redeemed invite or spent
+        step its other redeemers; for a certificate those that spent a step before its key did; for
+        a role, a renaming or the window the last write and the promotions; and of every member
+        concerned its join, its last renaming, its revocation, and the certificate for the key that
+        spent the step.
         """
 
     def review_listed(self, review_id: str) -> bool:
@@ -152,7 +156,7 @@ def _conflict(value: FactSet, verdict: Verdict) -> MergeConflict:
     return MergeConflict(
         review_id=verdict.review_id,
         rule=verdict.rule,
-        subject=_host(value, verdict.subject) if verdict.rule == "role" else verdict.subject,
+        subject=_host(value, verdict.subject) if verdict.rule in OF_A_MEMBER else verdict.subject,
         kept=_text(value, verdict.kept),
         lost=_text(value, verdict.lost),
     )
@@ -169,5 +173,4 @@ def _text(value: FactSet, side: Side) -> str:
 
 def _host(value: FactSet, member_id: str) -> str:
     """Return a member's name; a join may still be on its way while its invite has lost."""
-    join = value.joins.get(member_id)
-    return "unknown" if join is None else join.host
+    return value.host(member_id) or "unknown"

@@ -5,24 +5,29 @@ uid the kernel vouched for.
 """
 
 from broker.wire.approval import DecideApproval, GetApproval, ListApprovals
-from broker.wire.audit import ListAudit, VerifyAudit
+from broker.wire.audit import GetCompliance, ListAudit, VerifyAudit
 from broker.wire.authority import GetAuthority, LockAuthority, UnlockAuthority
+from broker.wire.backup import ListBackups, NoteCollected, PlanCollect, TakeBackup
 from broker.wire.base import Request
 from broker.wire.enrollment import (
     CreateInvite,
+    FinishTOTPRotation,
     GetEnrollment,
     GetMesh,
     GetTrust,
+    InstallCRL,
     Join,
     ListInvites,
     PollTicket,
     RevokeInvite,
     SetEnrollment,
+    StartTOTPRotation,
 )
 from broker.wire.failover import Hello, ListPeers, PlanFailover, ReportSightings
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.node import GetNode, GetStatus, ListWorkers
+from broker.wire.policy import GetPolicy, SetPolicy
 from broker.wire.renewal import (
     ForceRenewal,
     NoteOwnCertificate,
@@ -42,16 +47,30 @@ from broker.wire.replica import (
     ReadJournal,
     ReportReady,
 )
+from broker.wire.rollover import AbortRollover, FinishRollover, GetRollover, StartRollover
 from broker.wire.roster import (
     GetBundle,
     GetMember,
+    GetReach,
     InstallBundle,
+    LeaveMesh,
     ListMembers,
     NoteHeartbeat,
     PrepareHeartbeat,
     RecordHeartbeat,
+    ReinstateMember,
+    RenameMember,
     RevokeMember,
     WhoAmI,
+)
+from broker.wire.slot import (
+    AddSlot,
+    GiveHalf,
+    KeepHalf,
+    NoteHalf,
+    PlanUnlock,
+    RemoveSlot,
+    UnlockByCode,
 )
 from broker.wire.standby import (
     CloseReview,
@@ -64,6 +83,7 @@ from broker.wire.standby import (
     SyncNow,
 )
 from broker.wire.supervision import ReportProcesses
+from broker.wire.token import CheckToken, CreateToken, ListTokens, RevokeToken
 from broker.wire.work import CompleteWork, ExtendLease, LeaseWork, ReleaseLease
 
 EVERYONE: frozenset[type[Request]] = frozenset({Ready, Beat, Goodbye, GetNode})
@@ -101,6 +121,28 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         SyncNow,
         ListReviews,
         CloseReview,
+        GetPolicy,
+        SetPolicy,
+        StartTOTPRotation,
+        FinishTOTPRotation,
+        ReinstateMember,
+        RenameMember,
+        AddSlot,
+        RemoveSlot,
+        UnlockByCode,
+        TakeBackup,
+        ListBackups,
+        StartRollover,
+        GetRollover,
+        FinishRollover,
+        AbortRollover,
+        CreateToken,
+        ListTokens,
+        RevokeToken,
+        CheckToken,
+        GetCompliance,
+        GetTrust,
+        GetReach,
     },
     Service.FAILOVER: EVERYONE | {PlanFailover, ReportSightings},
     Service.GATEWAY: EVERYONE
@@ -121,10 +163,26 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         AdoptRows,
         AcceptKey,
         ReportReady,
+        LeaveMesh,
+        KeepHalf,
+        GiveHalf,
     },
     Service.HEARTBEAT: EVERYONE | {PrepareHeartbeat, NoteHeartbeat},
     Service.RENEWAL: EVERYONE | LEASING | {RenewWithLease, NoteOwnCertificate},
-    Service.ROSTER_SYNC: EVERYONE | {InstallBundle, PlanSync, InstallPage, InstallKey, NoteAdopted},
+    Service.ROSTER_SYNC: EVERYONE
+    | {
+        InstallBundle,
+        PlanSync,
+        InstallPage,
+        InstallKey,
+        NoteAdopted,
+        PlanUnlock,
+        NoteHalf,
+        PlanCollect,
+        NoteCollected,
+        GetTrust,
+        InstallCRL,
+    },
     Service.WATCHDOG: EVERYONE | {ReportProcesses, StepDown},
 }
 

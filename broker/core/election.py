@@ -274,7 +274,7 @@ class Election:
         effects: list[Effect] = []
         self._hear_term(around.version.term)  # rows of a later primary may come before its beat
         self._wake(around, now_ms, effects)
-        locked = around.unready == "locked" and around.rivals(self.host)
+        locked = around.unready == "locked" and not around.held and around.rivals(self.host)
         if locked and self.phase in PRIMARY:
             effects.append(self.step_down(Turn.LOCKED, now_ms, "the CA key is locked"))
         elif self.phase is Phase.PENDING:
@@ -304,7 +304,7 @@ class Election:
     def _settle(self, around: Surroundings, now_ms: Millis, effects: list[Effect]) -> None:
         """Serve again once nobody claimed to have taken over."""
         rivals = around.rivals(self.host)
-        if not self.fence.has_asked(rivals, around.others, self.company, now_ms):
+        if around.held or not self.fence.has_asked(rivals, around.others, self.company, now_ms):
             return
         self._level_ms = now_ms
         if self._contested or self.highest_head > around.version:
@@ -343,8 +343,9 @@ class Election:
 
     def why_not(self, around: Surroundings, now_ms: Millis) -> str:
         """Return why this standby must not take over now, or an empty string."""
-        if around.unready or ((called := self.called(now_ms)) and self._forced):
-            return around.unready
+        halt = around.held or around.unready
+        if halt or ((called := self.called(now_ms)) and self._forced):
+            return halt
         if behind := lag(self.highest_head, around):
             return behind
         if called or (self._silence.left and self._silence.successor == self.host):
@@ -391,7 +392,7 @@ class Election:
         """Return why this standby could not take over, or an empty string."""
         if self.phase not in STANDBY:
             return f"it is {self.phase}"
-        return around.unready or lag(self.highest_head, around)
+        return around.held or around.unready or lag(self.highest_head, around)
 
     def _move(self, turn: Turn, detail: str = "") -> Moved:
         moved = turned(self.phase, turn, detail)

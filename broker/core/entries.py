@@ -9,11 +9,20 @@ from broker.wire.stamp import Stamp
 
 ENROLLMENT = "enrollment"
 """Register of the enrollment window; its values are `open` and `closed`."""
+POLICY = "policy"
+"""Register of the mesh's policy; its values are digests: two equal ones are no conflict."""
+TOTP_SECRET = "totp-secret"  # noqa: S105 (a name, not a secret)
+"""Register of the enrollment secret; its values are digests of the sealed form."""
 
 
 def role_of(member_id: str) -> str:
     """Return the register of a member's role: `member`, `nominated`, `standby` or `primary`."""
     return f"role {member_id}"
+
+
+def name_of(member_id: str) -> str:
+    """Return the register of a member's name, written by renamings alone."""
+    return f"name {member_id}"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -23,6 +23,7 @@ from broker.core.entries import (
     Revocation,
     Spending,
     Write,
+    name_of,
     role_of,
 )
 from broker.wire.stamp import Stamp
@@ -86,12 +87,20 @@ class FactSet:
 
     @cached_property
     def hosts(self) -> Mapping[str, tuple[str, ...]]:
-        """Active members by host name, oldest first: the first one owns the name."""
+        """Active members by the name they have now, oldest first: the first one owns the name.
+
+        A renamed member is as old as its enrollment: seniority decides, not who took a name first.
+        """
         found: dict[str, list[str]] = {}
         for join in sorted(self.joins.values()):
             if join.member_id in self.active:
-                found.setdefault(join.host, []).append(join.member_id)
+                found.setdefault(self.host(join.member_id), []).append(join.member_id)
         return {host: tuple(members) for host, members in found.items()}
+
+    def host(self, member_id: str) -> str:
+        """Return the name a member has now; empty while its join is not known."""
+        join = self.joins.get(member_id)
+        return self.value(name_of(member_id)) or ("" if join is None else join.host)
 
     @cached_property
     def invites(self) -> Mapping[str, tuple[Redemption, ...]]:

@@ -1,8 +1,8 @@
 """Host names and SANs: what may be a name in this mesh.
 
 Invariants: a host name is an RFC 1123 name in lower case and therefore safe in paths, logs and
-TXT records; a SAN lies inside the mesh's permitted names and networks, never single-label, never
-a wildcard.
+TXT records; a SAN that is permitted lies inside names and networks, and is never single-label. What
+a policy makes of that, wildcards included, is `broker.core.policy`'s.
 """
 
 import ipaddress
@@ -16,6 +16,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HOST_LENGTH_MAX = 253
 """RFC 1035 2.3.4: 255 octets on the wire, 253 as text."""
+MDNS = "local"
+"""The domain of multicast DNS (RFC 6762 section 3), in which every short name is found too."""
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -35,6 +37,25 @@ def check_host(text: str) -> str:
         raise NameNotAllowedError(
             f"{text!r} is not a host name",
             hint="use lower-case letters, digits and hyphens, parts joined by dots (RFC 1123)",
+        )
+    return text
+
+
+def check_new_host(text: str, domain: str) -> str:
+    """Return `text` if a machine of the mesh may be called that.
+
+    Args:
+        text: The name it wants.
+        domain: The mesh's own.
+
+    Raises:
+        NameNotAllowedError: Not a host name, or how callers write the name of another host: with
+            it in a certificate, `nas.home.internal` could pass for `nas`.
+    """
+    short, _, parent = check_host(text).partition(".")
+    if parent in {domain, MDNS}:
+        raise NameNotAllowedError(
+            f"{text!r} is how others call the host {short!r}", hint=f"use the short name {short}"
         )
     return text
 
@@ -59,31 +80,18 @@ def granted_sans(
     """Return the SANs a host gets: its server name, its mDNS name, its addresses, extras."""
     names = [server_name(host, domain)]
     if "." not in host:
-        names.append(f"{host}.local")
+        names.append(f"{host}.{MDNS}")
     return tuple(dict.fromkeys([*names, *map(_canonical, extra), *map(_canonical, addresses)]))
 
 
-def check_sans(sans: Iterable[str], *, names: Sequence[str], networks: Sequence[str]) -> None:
-    """Check every SAN against the policy.
+def is_permitted(san: str, *, names: Sequence[str], networks: Sequence[str]) -> bool:
+    """Whether one SAN lies inside.
 
     Args:
-        sans: DNS names or IP addresses as text.
+        san: A DNS name or an IP address as text; a wildcard is no name.
         names: Permitted patterns such as `*.home.arpa`.
         networks: Permitted networks in CIDR form.
-
-    Raises:
-        NameNotAllowedError: Lists every SAN that falls outside, once.
     """
-    outside = [san for san in sans if not is_permitted(san, names=names, networks=networks)]
-    if outside:
-        raise NameNotAllowedError(
-            "outside the policy of this mesh: " + ", ".join(repr(san) for san in outside[:8]),
-            hint=f"names under {', '.join(names)}; addresses in {', '.join(networks)}",
-        )
-
-
-def is_permitted(san: str, *, names: Sequence[str], networks: Sequence[str]) -> bool:
-    """Whether one SAN lies inside the policy."""
     address = _address(san)
     if address is not None:
         parsed = _networks(tuple(networks))
@@ -117,6 +125,9 @@ def _is_below(san: str, pattern: str) -> bool:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    # Cheap test first: most SANs are names, and a failed parse costs an exception each.
+    if not text[-1:].isdigit() and ":" not in text:
+        return None
     try:
         return ipaddress.ip_address(text)
     except ValueError:

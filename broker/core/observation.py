@@ -73,12 +73,15 @@ class Surroundings:
         others: Active nodes of the roster besides this one, members included.
         version: The end of this node's own journal.
         unready: Why this node could not issue now (`locked`, a clock, a ledger), or empty.
+        held: Why this node must not lead whoever is silent (it was restored from a backup), or
+            empty.
     """
 
     key_holders: tuple[str, ...]
     others: int
     version: Version
     unready: str = ""
+    held: str = ""
 
     def rivals(self, host: str) -> set[str]:
         """Return the key holders besides `host`."""

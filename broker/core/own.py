@@ -18,6 +18,8 @@ class OwnCertificate:
     not_after: UnixSeconds | None = None
     state: ServedState = "unknown"
     detail: str = ""
+    roots: tuple[str, ...] = ()
+    """Pins of the roots in its chain file, that of the certificate itself first."""
 
     def due_at(self, *, fraction: float, pulls: bool) -> UnixSeconds | None:
         """Return when this node should renew by itself; None while nothing is known.

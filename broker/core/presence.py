@@ -1,16 +1,16 @@
 """Presence: when a member was last heard and what it serves. Not history, never journaled."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from broker.units import UnixSeconds
 from broker.wire.base import Body
 from broker.wire.ids import Hex, ServedState
 
-ENFORCING_FRESH_S = 60
-"""A heartbeat older than this says nothing about which bundle a member enforces now."""
-
 SKEWS_KEPT = 64
 SKEWS_NEEDED = 3
+SKEW_FRESH_S = 60
+"""A heartbeat older than this says nothing about whose clock is right now."""
 
 
 class Presence(Body, frozen=True):
@@ -21,6 +21,17 @@ class Presence(Body, frozen=True):
     served: ServedState
     bundle_sequence: int
     skew_s: int
+    trusts: tuple[Hex, ...] = ()
+    bundle_term: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Who holds a bundle: `lacking` were heard lately without it, `away` were not heard."""
+
+    enforcing: int
+    lacking: tuple[str, ...]
+    away: tuple[str, ...]
 
 
 class PresenceTable:
@@ -51,7 +62,7 @@ class PresenceTable:
         nothing; with too few members to tell the answer is 0.
         """
         seen = self._skews.values()
-        late = sorted(skew for at, skew in seen if 0 <= now - at <= ENFORCING_FRESH_S)
+        late = sorted(skew for at, skew in seen if 0 <= now - at <= SKEW_FRESH_S)
         return late[len(late) // 2] if len(late) >= SKEWS_NEEDED else 0
 
     def take_dirty(self) -> dict[str, Presence]:
@@ -64,10 +75,29 @@ class PresenceTable:
         """Flush these rows again: the last attempt was not committed."""
         self._dirty.update(member_ids)
 
-    def enforcing(self, bundle_sequence: int, now: UnixSeconds) -> int:
-        """Count members that lately said they hold this bundle or a newer one."""
-        return sum(
-            1
-            for row in self._rows.values()
-            if row.bundle_sequence >= bundle_sequence and now - row.seen_at <= ENFORCING_FRESH_S
-        )
+    def reach(
+        self,
+        members: Iterable[tuple[str, str]],
+        version: tuple[int, int],
+        now: UnixSeconds,
+        fresh_s: int,
+    ) -> Reach:
+        """Return which members hold a bundle of this version or a newer one, as they last said.
+
+        Args:
+            members: (member_id, host) of those that count.
+            version: (term, sequence): a bundle of an earlier term has not seen this journal's
+                rows, whatever its number.
+            now: Wall time.
+            fresh_s: A heartbeat older than this says nothing about now.
+        """
+        enforcing, lacking, away = 0, [], []
+        for member_id, host in members:
+            row = self._rows.get(member_id)
+            if row is None or now - row.seen_at > fresh_s:
+                away.append(host)
+            elif (row.bundle_term, row.bundle_sequence) >= version:
+                enforcing += 1
+            else:
+                lacking.append(host)
+        return Reach(enforcing, tuple(lacking), tuple(away))

@@ -6,13 +6,17 @@ those are found as in any replicated log with terms: a row was there when a term
 is lower than that of the first row of the term.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from broker.core.entries import (
     ENROLLMENT,
+    POLICY,
+    TOTP_SECRET,
     Certificate,
     Entry,
     Join,
@@ -22,6 +26,7 @@ from broker.core.entries import (
     Revocation,
     Spending,
     Write,
+    name_of,
     role_of,
 )
 from broker.core.merge import FactSet
@@ -110,9 +115,25 @@ def _window(stamp: Stamp, fact: facts.EnrollmentOpened | facts.EnrollmentClosed)
     return (Write(stamp, ENROLLMENT, value),)
 
 
+def _policy(stamp: Stamp, fact: facts.PolicyChanged) -> tuple[Entry, ...]:
+    return (Write(stamp, POLICY, f"policy {_digest(msgspec.json.encode(fact.policy))}"),)
+
+
+def _secret(stamp: Stamp, fact: facts.TOTPRotated) -> tuple[Entry, ...]:
+    return (Write(stamp, TOTP_SECRET, f"secret {_digest(fact.nonce + fact.ciphertext)}"),)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
 def _join(stamp: Stamp, fact: facts.MemberJoined) -> tuple[Entry, ...]:
     first_role = Write(stamp, role_of(fact.member_id), fact.role)
     return (Join(stamp, fact.member_id, fact.host), first_role)
+
+
+def _renamed(stamp: Stamp, fact: facts.MemberRenamed) -> tuple[Entry, ...]:
+    return (Write(stamp, name_of(fact.member_id), fact.host),)
 
 
 def _certificate(
@@ -159,7 +180,10 @@ _READINGS: dict[type, Callable[[Stamp, Any], tuple[Entry, ...]]] = {
     facts.MeshCreated: _mesh,
     facts.EnrollmentOpened: _window,
     facts.EnrollmentClosed: _window,
+    facts.PolicyChanged: _policy,
+    facts.TOTPRotated: _secret,
     facts.MemberJoined: _join,
+    facts.MemberRenamed: _renamed,
     facts.CertificateIssued: _certificate,
     facts.CertificateRenewed: _certificate,
     facts.MemberRevoked: _revocation,

@@ -28,8 +28,8 @@ class Side:
 class Verdict:
     """A conflict and its end; the loser's member is to be revoked, everything is to be listed.
 
-    `rule`: `hostname`, `invite`, `totp`, `enrollment`, `role`. `subject`: the name, the invite, the
-    step, the register, the member.
+    `rule`: `hostname`, `invite`, `totp`, `enrollment`, `policy`, `totp-secret`, `role`, `name`.
+    `subject`: the name, the invite, the step, the register, the member (for `role` and `name`).
     """
 
     rule: str

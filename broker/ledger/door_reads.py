@@ -2,21 +2,27 @@
 
 from typing import Any
 
+import msgspec
+
 from broker.ledger.rows import ApprovalRow, InviteRow, MeshRow
 from broker.ledger.store import Store
 from broker.ledger.texts import strings
+from broker.wire.policy import Policy
 
-_MESH = """SELECT mesh_id, name, domain, pin, enrollment_open, approval, names, networks, created_at
-    FROM mesh WHERE id = 1"""
+_MESH = """SELECT mesh_id, name, domain, pin, enrollment_open, policy, created_at, totp_nonce,
+    totp_ciphertext, recovery_key FROM mesh WHERE id = 1"""
 _INVITE = """SELECT invite_id, host, sans, expires_at, state, member_id, key_hash, created_at,
-    term FROM invites"""
+    term, rejoin FROM invites"""
+_BEGINNING = f"{_INVITE} WHERE invite_id >= ? AND invite_id < ? LIMIT 2"
 _APPROVAL = """SELECT approval_id, host, sans, csr, key_hash, ticket_hash, method, source, words,
     addresses, mesh_port, enroll_port, expires_at, invite_id, requested_at, state, operator, reason,
-    member_id FROM approvals"""
+    member_id, replaces, note FROM approvals"""
 _OLDEST = f"{_APPROVAL} WHERE state = ? ORDER BY sequence LIMIT ?"
 _NEWEST = f"{_APPROVAL} WHERE state = ? ORDER BY sequence DESC LIMIT ?"
 _DECIDED = f"{_APPROVAL} WHERE state <> 'pending' ORDER BY sequence DESC LIMIT ?"
 _PENDING_COUNT = """SELECT count(*) FROM approvals INDEXED BY approvals_pending
+    WHERE state = 'pending'"""
+_WAITING = """SELECT source, host FROM approvals INDEXED BY approvals_pending
     WHERE state = 'pending'"""
 _EXPIRED = """SELECT approval_id FROM approvals INDEXED BY approvals_pending
     WHERE state = 'pending' AND expires_at <= ? ORDER BY expires_at"""
@@ -30,8 +36,18 @@ class DoorReads(Store):
         row = self._one(_MESH)
         if row is None:
             return None
-        values = (*row[:4], bool(row[4]), bool(row[5]), strings(row[6]), strings(row[7]), row[8])
-        return MeshRow(*values)
+        policy = msgspec.json.decode(row[5], type=Policy)
+        return MeshRow(
+            mesh_id=row[0],
+            name=row[1],
+            domain=row[2],
+            pin=row[3],
+            enrollment_open=bool(row[4]),
+            policy=policy,
+            created_at=row[6],
+            totp_box=(row[7], row[8]),
+            recovery_key=row[9],
+        )
 
     def invite(self, invite_id: str) -> InviteRow | None:
         """Return one invite."""
@@ -43,6 +59,12 @@ class DoorReads(Store):
         return [
             _invite(row) for row in self._all(f"{_INVITE} ORDER BY sequence DESC LIMIT ?", (limit,))
         ]
+
+    def invites_beginning(self, beginning: str) -> list[InviteRow]:
+        """Return invites whose id begins with these hex digits; two are enough to be too many."""
+        # No hex digit sorts behind a `g`.
+        rows = self._all(_BEGINNING, (beginning, f"{beginning}g"))
+        return [_invite(row) for row in rows]
 
     def approval(self, approval_id: str) -> ApprovalRow | None:
         """Return one approval."""
@@ -73,6 +95,10 @@ class DoorReads(Store):
         """Return how many wait for a person."""
         return self._number(_PENDING_COUNT)
 
+    def approvals_waiting(self) -> list[tuple[str, str]]:
+        """Return source and host of every approval that waits for a person."""
+        return [(row[0], row[1]) for row in self._all(_WAITING)]
+
     def approvals_expired(self, now: int) -> list[str]:
         """Return the ids of pending approvals whose time is over at `now`."""
         return [row[0] for row in self._all(_EXPIRED, (now,))]
@@ -91,7 +117,7 @@ class DoorReads(Store):
 
 
 def _invite(row: tuple[Any, ...]) -> InviteRow:
-    values = (*row[:2], strings(row[2]), *row[3:])
+    values = (*row[:2], strings(row[2]), *row[3:9], bool(row[9]))
     return InviteRow(*values)
 
 

@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from broker.errors import LedgerDamagedError, MeshError, StorageError
 from broker.ledger import schema
-from broker.ledger.journal import GENESIS, ChainVerdict, check_chain, has_row
+from broker.ledger.journal import ChainVerdict, check_chain, has_row
 from broker.ledger.rows import Head
+from broker.wire.chain import GENESIS
 
 INCARNATION_KEY = "ledger.incarnation"
 TERM_KEY = "ledger.term"
@@ -52,7 +53,7 @@ def open_file(path: Path, known: Head | None = None) -> sqlite3.Connection:
     try:
         connection = connect(path)
     except sqlite3.Error as error:
-        raise _opening_trouble(path, error) from error
+        raise opening_trouble(path, error) from error
     try:
         _verify(path, connection, known)
     except MeshError:
@@ -60,8 +61,25 @@ def open_file(path: Path, known: Head | None = None) -> sqlite3.Connection:
         raise
     except sqlite3.Error as error:
         connection.close()
-        raise _opening_trouble(path, error) from error
+        raise opening_trouble(path, error) from error
     return connection
+
+
+def renew_incarnation(path: Path) -> None:
+    """Give a copied ledger a name of its own: the rows it writes are not those of the original.
+
+    Raises:
+        StorageError: The disk refused.
+    """
+    try:
+        with closing(connect(path)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(
+                "UPDATE local SET value = ? WHERE key = ?",
+                (secrets.token_hex(8).encode(), INCARNATION_KEY),
+            )
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}") from error
 
 
 def inspect_file(path: Path) -> ChainVerdict:
@@ -78,7 +96,7 @@ def inspect_file(path: Path) -> ChainVerdict:
             connection.execute("BEGIN")
             return check_chain(connection)
     except sqlite3.Error as error:
-        raise _opening_trouble(path, error) from error
+        raise opening_trouble(path, error) from error
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -111,7 +129,7 @@ def configure(path: Path, connection: sqlite3.Connection) -> None:
         )
 
 
-def _opening_trouble(path: Path, error: sqlite3.Error) -> MeshError:
+def opening_trouble(path: Path, error: sqlite3.Error) -> MeshError:
     """Return what a failed look at the file means; only a full or busy disk is harmless."""
     if primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}:
         return StorageError(f"{path}: {error}", hint="free space, or stop whoever else uses it")

@@ -9,27 +9,56 @@ import sqlite3
 from broker.ledger.texts import bundle_changed, text, tolerant
 from broker.ledger.where import Where
 from broker.wire import facts
+from broker.wire.policy import Policy
 
 
 def mesh_created(db: sqlite3.Connection, fact: facts.MeshCreated, where: Where) -> None:
     """Record the mesh; a second one is a contradiction."""
     db.execute(
-        "INSERT INTO mesh VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        """INSERT INTO mesh (id, mesh_id, name, domain, pin, enrollment_open, policy, created_at,
+               enrollment_sequence, enrollment_stamp, policy_stamp, recovery_key)
+           VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         (
             fact.mesh_id,
             fact.name,
             fact.domain,
             fact.pin,
             fact.enrollment_open,
-            fact.approval,
-            text(fact.names),
-            text(fact.networks),
+            text(policy_of(fact)),
             where.at,
             where.sequence,
             where.stamp.text,
+            where.stamp.text,
+            fact.recovery_key,
         ),
     )
     bundle_changed(db, where.sequence)
+
+
+def policy_of(fact: facts.MeshCreated) -> Policy:
+    """Return the first policy of a mesh; the oldest rows name only a part of it."""
+    if fact.policy is not None:
+        return fact.policy
+    return Policy(names=fact.names, networks=fact.networks, approval=fact.approval)
+
+
+def policy_changed(db: sqlite3.Connection, fact: facts.PolicyChanged, where: Where) -> None:
+    """Follow the last writer."""
+    db.execute(
+        """UPDATE mesh SET policy = ?1, policy_stamp = ?2, policy_sequence = ?3
+           WHERE id = 1 AND policy_stamp < ?2""",
+        (text(fact.policy), where.stamp.text, where.sequence),
+    )
+
+
+def totp_rotated(db: sqlite3.Connection, fact: facts.TOTPRotated, where: Where) -> None:
+    """Keep the sealed enrollment secret of the last writer."""
+    db.execute(
+        """UPDATE mesh SET totp_nonce = ?1, totp_ciphertext = ?2, totp_stamp = ?3,
+               totp_sequence = ?4
+           WHERE id = 1 AND totp_stamp < ?3""",
+        (fact.nonce, fact.ciphertext, where.stamp.text, where.sequence),
+    )
 
 
 def enrollment_opened(db: sqlite3.Connection, _fact: facts.EnrollmentOpened, where: Where) -> None:
@@ -50,14 +79,15 @@ def _set_window(db: sqlite3.Connection, where: Where, *, is_open: bool) -> None:
     )
 
 
-_INVITE = """INSERT INTO invites (sequence, invite_id, host, sans, expires_at, created_at, term)
-             VALUES (?, ?, ?, ?, ?, ?, ?)"""
+_INVITE = """INSERT INTO invites (sequence, invite_id, host, sans, expires_at, created_at, term,
+                 rejoin)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def invite_created(db: sqlite3.Connection, fact: facts.InviteCreated, where: Where) -> None:
     """Add an open invite, bound to the term that minted it."""
     invite = (fact.invite_id, fact.host, text(fact.sans), fact.expires_at, where.at, where.term)
-    db.execute(tolerant(_INVITE, where), (where.sequence, *invite))
+    db.execute(tolerant(_INVITE, where), (where.sequence, *invite, fact.rejoin))
 
 
 def invite_used(db: sqlite3.Connection, fact: facts.InviteUsed, where: Where) -> None:
@@ -106,8 +136,8 @@ def totp_step_used(db: sqlite3.Connection, fact: facts.TOTPStepUsed, where: Wher
 
 _ASK = """INSERT INTO approvals (sequence, approval_id, host, sans, csr, key_hash, ticket_hash,
               method, source, words, addresses, mesh_port, enroll_port, expires_at, invite_id,
-              requested_at)
-          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+              requested_at, replaces, note)
+          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 def approval_requested(db: sqlite3.Connection, fact: facts.ApprovalRequested, where: Where) -> None:
@@ -131,6 +161,8 @@ def approval_requested(db: sqlite3.Connection, fact: facts.ApprovalRequested, wh
             fact.expires_at,
             fact.invite_id,
             where.at,
+            fact.replaces,
+            fact.note,
         ),
     )
 
@@ -143,7 +175,9 @@ _DECIDE = """UPDATE approvals SET state = ?1, operator = ?2, reason = ?3, decide
 
 def approval_granted(db: sqlite3.Connection, fact: facts.ApprovalGranted, where: Where) -> None:
     """Decide yes, unless decided before."""
-    db.execute(_DECIDE, ("approved", fact.operator, "", where.stamp.text, fact.approval_id))
+    db.execute(
+        _DECIDE, ("approved", fact.operator, fact.reason, where.stamp.text, fact.approval_id)
+    )
 
 
 def approval_denied(db: sqlite3.Connection, fact: facts.ApprovalDenied, where: Where) -> None:

@@ -6,6 +6,7 @@ certificate is the one with the newest `not_before`, which on a primary is the o
 
 import sqlite3
 
+from broker.ledger.fold_names import bar_name
 from broker.ledger.texts import bundle_changed, text, tolerant
 from broker.ledger.where import Where
 from broker.wire import facts
@@ -49,9 +50,10 @@ def member_joined(db: sqlite3.Connection, fact: facts.MemberJoined, where: Where
 
 
 def member_moved(db: sqlite3.Connection, fact: facts.MemberMoved, where: Where) -> None:
-    """Point at the new doors."""
+    """Point at the new doors; who they belong to is what the last renaming said."""
     moved = db.execute(
-        """UPDATE members SET endpoint = ?1, endpoint_stamp = ?2
+        """UPDATE members SET endpoint = json_set(?1, '$.host', host, '$.server_name',
+               json_extract(endpoint, '$.server_name')), endpoint_stamp = ?2
            WHERE member_id = ?3 AND endpoint_stamp < ?2 RETURNING state, role""",
         (text(fact.endpoint), where.stamp.text, fact.member_id),
     ).fetchall()
@@ -150,11 +152,14 @@ def renewal_failed(db: sqlite3.Connection, fact: facts.RenewalFailed, _where: Wh
 def member_revoked(db: sqlite3.Connection, fact: facts.MemberRevoked, where: Where) -> None:
     """Revoke once and for ever; of two revocations the older counts."""
     stamp = where.stamp.text
+    bar_name(db, fact, where)
     written = db.execute(
-        """INSERT INTO revocations VALUES (?1, ?2, ?3, ?4, ?5)
-           ON CONFLICT (member_id) DO UPDATE SET revoked_at = ?3, reason = ?4, stamp = ?5
+        """INSERT INTO revocations (sequence, member_id, revoked_at, reason, stamp, cause)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+           ON CONFLICT (member_id) DO UPDATE
+               SET revoked_at = ?3, reason = ?4, stamp = ?5, cause = ?6
                WHERE stamp > ?5""",
-        (where.sequence, fact.member_id, where.at, fact.reason, stamp),
+        (where.sequence, fact.member_id, where.at, fact.reason, stamp, fact.cause),
     )
     if not written.rowcount:
         return

@@ -6,19 +6,14 @@ and the stored head shows rows cut off its end. It cannot show that the *whole f
 by an older one: signed heads held by other nodes are the memory against that.
 """
 
-import hashlib
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import msgspec
-
 from broker.errors import ForkedError, MalformedMessageError
 from broker.ledger.rows import Head, JournalRow
 from broker.units import UnixSeconds
-
-GENESIS = bytes(32)
-"""What the first row follows."""
+from broker.wire.chain import GENESIS, Hashed, row_hash
 
 SELECT = (
     "SELECT sequence, term, at, node, incarnation, actor, event, payload, previous_hash, hash "
@@ -27,10 +22,6 @@ SELECT = (
 _INSERT = "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _FROM = SELECT + " WHERE sequence > ? ORDER BY sequence"
 _HASHED_COLUMNS = 8
-
-_encoder = msgspec.msgpack.Encoder()
-Hashed = tuple[int, int, UnixSeconds, str, str, str, str, bytes]
-"""The columns under the hash: all but the two hashes."""
 
 _Line = tuple[int, int, int, str, str, str, str, bytes, bytes, bytes]
 
@@ -73,7 +64,7 @@ def next_row(head: Head, stamp: Stamp, event: str, payload: bytes) -> JournalRow
 
 def linked(previous: bytes, hashed: Hashed) -> JournalRow:
     """Return the row of these columns behind the row with the hash `previous`."""
-    return JournalRow(*hashed, previous, _row_hash(previous, hashed))
+    return JournalRow(*hashed, previous, row_hash(previous, hashed))
 
 
 def check_continues(head: Head, row: JournalRow) -> None:
@@ -86,7 +77,7 @@ def check_continues(head: Head, row: JournalRow) -> None:
     number = f"row {row.sequence}"
     if row.sequence != head.sequence + 1 or row.previous_hash.hex() != head.hash:
         raise ForkedError(f"{number} does not follow row {head.sequence} of this journal")
-    if _row_hash(row.previous_hash, _hashed(row)) != row.hash:
+    if row_hash(row.previous_hash, _hashed(row)) != row.hash:
         raise MalformedMessageError(f"{number} does not match its hash")
     if row.term < head.term:
         raise MalformedMessageError(f"{number} is of term {row.term}, behind term {head.term}")
@@ -148,7 +139,7 @@ def _walk(lines: Iterable[_Line], expected: int, previous: bytes) -> ChainVerdic
         expected += 1
         if line[0] != expected or line[8] != previous:
             return ChainVerdict(expected - 1, previous, expected, _gap(line[0], expected))
-        previous = _row_hash(previous, line[:_HASHED_COLUMNS])
+        previous = row_hash(previous, line[:_HASHED_COLUMNS])
         if previous != line[9]:
             return ChainVerdict(expected - 1, line[8], expected, "the row does not match its hash")
     return ChainVerdict(expected, previous, None, "")
@@ -182,7 +173,3 @@ def _hashed(row: JournalRow) -> Hashed:
         row.event,
         row.payload,
     )
-
-
-def _row_hash(previous: bytes, hashed: tuple[object, ...]) -> bytes:
-    return hashlib.sha256(previous + _encoder.encode(hashed)).digest()

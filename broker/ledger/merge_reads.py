@@ -20,6 +20,7 @@ _OWN = "SELECT hash FROM journal WHERE sequence = ?"
 _ADOPTED = "SELECT 1 FROM adopted WHERE origin_hash = ?"
 _ACTIVE_OF_HOST = "SELECT member_id FROM members WHERE host = ? AND state = 'active'"
 _JOINED = "SELECT sequence FROM members WHERE member_id = ?"
+_NAMED = "SELECT name_sequence FROM members WHERE member_id = ? AND name_sequence > 0"
 _REVOKED = "SELECT sequence FROM revocations WHERE member_id = ?"
 _REDEEMED = "SELECT used_sequence, member_id FROM invites WHERE invite_id = ? AND state = 'used'"
 _SPENDINGS = """SELECT sequence, stamp, key_hash FROM totp_steps WHERE step = ?1 UNION ALL
@@ -31,6 +32,8 @@ _SPENDER = """SELECT c.sequence, c.member_id FROM certificates c
     JOIN members m ON m.member_id = c.member_id
     WHERE c.sequence > ? AND c.key_hash = ? AND m.stamp > ? ORDER BY m.stamp, c.sequence LIMIT 1"""
 _WINDOW = "SELECT enrollment_sequence FROM mesh WHERE id = 1"
+_POLICY = "SELECT policy_sequence FROM mesh WHERE id = 1 AND policy_sequence > 0"
+_CODES = "SELECT totp_sequence FROM mesh WHERE id = 1 AND totp_sequence > 0"
 _ROLE = "SELECT role_sequence FROM members WHERE member_id = ?"
 _PROMOTIONS = "SELECT sequence FROM promotions ORDER BY stamp"
 _REVIEW = "SELECT review_id, rule, subject, kept, lost, at, sequence, open FROM reviews"
@@ -38,15 +41,32 @@ _OPEN_REVIEWS = f"{_REVIEW} INDEXED BY reviews_open WHERE open = 1 ORDER BY sequ
 _OPEN_COUNT = "SELECT count(*) FROM reviews INDEXED BY reviews_open WHERE open = 1"
 
 
+_REGISTERS: dict[type, str] = {
+    facts.EnrollmentOpened: _WINDOW,
+    facts.EnrollmentClosed: _WINDOW,
+    facts.PolicyChanged: _POLICY,
+    facts.TOTPRotated: _CODES,
+}
+"""Where the row of the last write of each register is found."""
+
+
 class MergeReads(Store):
     """What an adopting primary asks."""
 
     def holds_origin(self, origin: Origin) -> bool:
         """Return whether this row is in the journal, as its own or adopted."""
-        own = self._one(_OWN, (origin.sequence,))
-        if own is not None and own[0].hex() == origin.hash:
+        return self.holds_row(origin.sequence, origin.hash)
+
+    def holds_row(self, sequence: int, row_hash: str) -> bool:
+        """Return whether the row with this hash (hex) is in the journal, own or adopted."""
+        if self.hash_at(sequence) == row_hash:
             return True
-        return self._one(_ADOPTED, (origin.hash,)) is not None
+        return self._one(_ADOPTED, (row_hash,)) is not None
+
+    def hash_at(self, sequence: int) -> str:
+        """Return the hash (hex) of a row of this journal, empty where it has none."""
+        own = self._one(_OWN, (sequence,))
+        return "" if own is None else bytes(own[0]).hex()
 
     def facts_about(self, fact: AnyFact) -> list[Stamped]:
         """Return the facts that a merge rule could set against `fact`, in no certain order."""
@@ -76,30 +96,39 @@ class MergeReads(Store):
 
     def _member(self, member_id: str) -> Iterator[Stamped]:
         yield from self._facts_at(_JOINED, (member_id,))
+        yield from self._facts_at(_NAMED, (member_id,))
         yield from self._facts_at(_REVOKED, (member_id,))
 
     def _about(self, fact: AnyFact) -> Iterator[Stamped]:
         match fact:
             case facts.MemberJoined():
                 yield from self._about_join(fact)
+            case facts.MemberRenamed():
+                yield from self._about_renaming(fact)
             case facts.InviteUsed():
                 yield from self._about_invite(fact)
             case facts.TOTPStepUsed():
                 yield from self._about_step(fact.step)
             case facts.CertificateIssued() | facts.CertificateRenewed():
                 yield from self._about_certificate(fact)
-            case facts.EnrollmentOpened() | facts.EnrollmentClosed():
-                yield from self._facts_at(_WINDOW)
-                yield from self._facts_at(_PROMOTIONS)
-            case facts.StandbyNominated() | facts.StandbyReady() | facts.StandbyRemoved():
-                yield from self._about_role(fact.member_id)
-            case facts.FailoverPromoted():
+            case (
+                facts.StandbyNominated()
+                | facts.StandbyReady()
+                | facts.StandbyRemoved()
+                | facts.FailoverPromoted()
+            ):
                 yield from self._about_role(fact.member_id)
             case _:
-                pass
+                yield from self._about_register(fact)
 
     def _about_join(self, fact: facts.MemberJoined) -> Iterator[Stamped]:
         yield from self._facts_at(_REVOKED, (fact.member_id,))
+        for (member_id,) in self._all(_ACTIVE_OF_HOST, (fact.host,)):
+            yield from self._member(member_id)
+
+    def _about_renaming(self, fact: facts.MemberRenamed) -> Iterator[Stamped]:
+        yield from self._member(fact.member_id)
+        yield from self._facts_at(_PROMOTIONS)
         for (member_id,) in self._all(_ACTIVE_OF_HOST, (fact.host,)):
             yield from self._member(member_id)
 
@@ -124,6 +153,12 @@ class MergeReads(Store):
             yield from self._member(fact.member_id)
         for (step,) in lost:
             yield from self._about_step(step)
+
+    def _about_register(self, fact: AnyFact) -> Iterator[Stamped]:
+        """Return the last write of what the mesh has one of."""
+        if (statement := _REGISTERS.get(type(fact))) is not None:
+            yield from self._facts_at(statement)
+            yield from self._facts_at(_PROMOTIONS)
 
     def _about_role(self, member_id: str) -> Iterator[Stamped]:
         yield from self._member(member_id)

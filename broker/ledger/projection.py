@@ -16,7 +16,14 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
-from broker.ledger import fold_enrollment, fold_roster, fold_succession
+from broker.ledger import (
+    fold_enrollment,
+    fold_names,
+    fold_rollover,
+    fold_roster,
+    fold_succession,
+    fold_tokens,
+)
 from broker.ledger.tables import PROJECTION_TABLES
 from broker.ledger.where import Where
 from broker.wire import facts
@@ -36,8 +43,16 @@ JOURNAL_ONLY: frozenset[type] = frozenset(
         facts.AuthorityLocked,
         facts.JoinRefused,
         facts.AuthFailed,
+        facts.ActionRefused,
         facts.FailoverConfirmed,
         facts.FailoverDemoted,
+        facts.SlotAdded,
+        facts.SlotRemoved,
+        facts.HalfGiven,
+        facts.BackupCreated,
+        facts.BackupRestored,
+        facts.MeshDestroyed,
+        facts.AuditBroken,
     }
 )
 """History without a projection."""
@@ -95,6 +110,10 @@ def _fact_adopted(db: sqlite3.Connection, fact: facts.FactAdopted, where: Where)
 
 
 FOLDS: dict[type, Fold] = {
+    facts.RolloverStarted: fold_rollover.rollover_started,
+    facts.RolloverFinished: fold_rollover.rollover_finished,
+    facts.RolloverAborted: fold_rollover.rollover_aborted,
+    facts.RolloverRetired: fold_rollover.rollover_retired,
     facts.MeshCreated: fold_enrollment.mesh_created,
     facts.EnrollmentOpened: fold_enrollment.enrollment_opened,
     facts.EnrollmentClosed: fold_enrollment.enrollment_closed,
@@ -120,5 +139,11 @@ FOLDS: dict[type, Fold] = {
     facts.FactAdopted: _fact_adopted,
     facts.MergeConflict: fold_succession.merge_conflict,
     facts.MergeReviewed: fold_succession.merge_reviewed,
+    facts.PolicyChanged: fold_enrollment.policy_changed,
+    facts.TOTPRotated: fold_enrollment.totp_rotated,
+    facts.MemberReinstated: fold_names.member_reinstated,
+    facts.MemberRenamed: fold_names.member_renamed,
+    facts.TokenMade: fold_tokens.token_made,
+    facts.TokenRevoked: fold_tokens.token_revoked,
 }
 """One fold per fact that has a projection."""

@@ -21,6 +21,7 @@ from broker.ledger.local_state import LocalState
 from broker.ledger.rows import Head, JournalRow
 from broker.ledger.store import Parameters
 from broker.units import UnixSeconds
+from broker.wire import chain
 from broker.wire.codec import decode_fact
 from broker.wire.facts import AnyFact
 from broker.wire.replica import Mark
@@ -31,7 +32,7 @@ ROWS_MAX = 4096
 ONE_BY_ONE = 8
 """Newest rows that a locator names without a gap: a short fork is then found exactly."""
 
-GENESIS = Mark(0, journal.GENESIS.hex())
+GENESIS = Mark(0, chain.GENESIS.hex())
 """What precedes the first row of every journal."""
 
 _AT = "SELECT term, hash FROM journal WHERE sequence = ?"

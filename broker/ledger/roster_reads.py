@@ -9,7 +9,7 @@ the mesh. A partial index is used only when the query repeats its condition lite
 import hashlib
 from typing import Any
 
-from broker.ledger.merge_reads import MergeReads
+from broker.ledger.name_reads import NameReads
 from broker.ledger.rows import CertificateRow, MemberRow
 from broker.ledger.texts import endpoint, strings
 from broker.ledger.where import fact_in
@@ -33,7 +33,11 @@ _CURRENT = """LEFT JOIN certificates c ON c.sequence = m.current_sequence
 
 _OF_HOST = f"SELECT {_MEMBER} FROM members m WHERE m.host = ?"
 _ACTIVE_OF_HOST = f"{_OF_HOST} AND m.state = 'active' ORDER BY m.stamp LIMIT 1"
-_LATEST_OF_HOST = f"{_OF_HOST} ORDER BY m.sequence DESC LIMIT 1"
+# Who got the name last, by joining or by a renaming: `max` picks its row without a sort.
+_LATEST_OF_HOST = f"""SELECT {_MEMBER} FROM members m WHERE m.member_id = (
+    SELECT last.member_id FROM (
+        SELECT n.member_id, max(max(n.sequence, n.name_sequence)) FROM members n WHERE n.host = ?
+    ) AS last)"""
 _BY_ID = f"SELECT {_MEMBER} FROM members m WHERE m.member_id = ?"
 _BY_SERIAL = f"SELECT {_MEMBER}, {_CERTIFICATE} FROM {_JOIN} WHERE c.serial = ?"
 # A member's certificates are a list from its current one back.
@@ -44,17 +48,20 @@ _OF_MEMBER = f"""WITH RECURSIVE held (sequence, place) AS (
     SELECT {_CERTIFICATE} FROM held CROSS JOIN {_JOIN} WHERE c.sequence = held.sequence"""
 _NEWEST_FIRST = f"{_OF_MEMBER} ORDER BY held.place"
 
-# One line per host: its oldest active enrollment (which owns the name), else its newest one.
+# One line per host: its oldest active enrollment (which owns the name), else who got it last.
 _PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_by_host {_CURRENT}
     WHERE m.host > ? AND NOT EXISTS (
         SELECT 1 FROM members n WHERE n.host = m.host AND n.member_id <> m.member_id AND iif(
             m.state = 'active', n.state = 'active' AND n.stamp < m.stamp,
-            n.state = 'active' OR n.sequence > m.sequence))
+            n.state = 'active'
+                OR max(n.sequence, n.name_sequence) > max(m.sequence, m.name_sequence)))
     ORDER BY m.host LIMIT ?"""
 _DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {_CURRENT}
     WHERE m.state = 'active' AND m.renew_at <= ?1 AND m.renew_at >= ?3
         AND (m.renew_at, m.member_id) > (?3, ?4)
     ORDER BY m.renew_at, m.member_id LIMIT ?2"""
+_NAMES = """SELECT member_id, host, sans, state = 'active' FROM members
+    WHERE member_id > ? ORDER BY member_id LIMIT ?"""
 _NEXT_RENEWAL = """SELECT min(m.renew_at) FROM members m INDEXED BY members_due
     WHERE m.state = 'active'"""
 _EARLIEST_EXPIRY = """SELECT min(m.not_after) FROM members m INDEXED BY members_expiring
@@ -70,6 +77,9 @@ _REVOKED_SERIALS = """WITH RECURSIVE held (sequence, revoked_at) AS (
         JOIN certificates p ON p.sequence = held.sequence)
     SELECT c.serial, held.revoked_at FROM held JOIN certificates c ON c.sequence = held.sequence
     WHERE c.not_after >= ?1 ORDER BY c.sequence"""
+_ACTIVE = "SELECT member_id, host FROM members WHERE state = 'active' ORDER BY host"
+_REVOCATION = """SELECT j.term, r.sequence FROM revocations r JOIN journal j
+    ON j.sequence = r.sequence WHERE r.member_id = ?"""
 _BY_KEY = f"{_OF_MEMBER} AND c.key_hash = ?3 ORDER BY held.place LIMIT 1"
 
 PartialIndexed = (
@@ -83,7 +93,7 @@ PartialIndexed = (
 """Queries that `INDEXED BY` pins to a partial index: SQLite refuses them if it cannot be used."""
 
 
-class RosterReads(MergeReads):
+class RosterReads(NameReads):
     """Who belongs to the mesh, and with which certificates."""
 
     def member_by_host(self, host: str) -> MemberRow | None:
@@ -101,6 +111,14 @@ class RosterReads(MergeReads):
     def members_page(self, after: str, limit: int) -> list[tuple[MemberRow, CertificateRow | None]]:
         """Return one line per host after `after`, in host order, with its current certificate."""
         return [_pair(row) for row in self._all(_PAGE, (after, limit))]
+
+    def names_page(self, after: str, limit: int) -> list[tuple[str, str, tuple[str, ...], bool]]:
+        """Return (member id, host, SANs, whether active) of `limit` enrollments behind `after`.
+
+        In the order of ids, revoked ones included: so a page costs the same wherever it begins.
+        """
+        rows = self._all(_NAMES, (after, limit))
+        return [(row[0], row[1], strings(row[2]), bool(row[3])) for row in rows]
 
     def member_count(self) -> int:
         """Return the number of active members."""
@@ -156,6 +174,21 @@ class RosterReads(MergeReads):
     def revoked_members(self) -> list[str]:
         """Return the ids of all revoked members, in the order of revocation."""
         return [row[0] for row in self._all("SELECT member_id FROM revocations ORDER BY sequence")]
+
+    def active_members(self) -> list[tuple[str, str]]:
+        """Return (member_id, host) of all active members by host.
+
+        Reads the whole table, half a microsecond a member: for a question that a person asked.
+        """
+        return [(row[0], row[1]) for row in self._all(_ACTIVE)]
+
+    def revoked_by(self, member_id: str) -> tuple[int, int] | None:
+        """Return (term, sequence) of the row that revoked a member here, None while it is active.
+
+        Of an adopted revocation it is the row that brought it home: no older bundle has it.
+        """
+        row = self._one(_REVOCATION, (member_id,))
+        return None if row is None else (int(row[0]), int(row[1]))
 
     def bundle_sequence(self) -> int:
         """Return the newest row that changed what the signed bundle says; 0 before the first."""

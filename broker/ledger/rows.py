@@ -1,31 +1,53 @@
 """What the ledger answers with: plain frozen rows, times in whole seconds of wall time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from broker.units import UnixSeconds
 from broker.wire.ids import Role, ServedState
 from broker.wire.node import Endpoint
+from broker.wire.policy import Policy
 
 MemberState = Literal["active", "revoked"]
 CertificateState = Literal["active", "superseded", "revoked"]
 InviteState = Literal["open", "used", "revoked"]
+RolloverPhase = Literal["trusting", "switched", "retired", "aborted"]
 ApprovalState = Literal["pending", "approved", "denied", "expired", "issued"]
 
 
 @dataclass(frozen=True, slots=True)
 class MeshRow:
-    """The one mesh of this ledger."""
+    """The one mesh of this ledger.
+
+    `totp_box` is nonce and ciphertext of the newest enrollment secret, empty while the first one
+    counts, which lies beside the CA's keys. `recovery_key` is the public key (hex, X25519) that
+    backups are sealed to.
+    """
 
     mesh_id: str
     name: str
     domain: str
     pin: str
     enrollment_open: bool
-    approval: bool
-    names: tuple[str, ...]
-    networks: tuple[str, ...]
+    policy: Policy
     created_at: UnixSeconds
+    totp_box: tuple[bytes, bytes] = (b"", b"")
+    recovery_key: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Patterns of permitted names."""
+        return self.policy.names
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Permitted networks."""
+        return self.policy.networks
+
+    @property
+    def approval(self) -> bool:
+        """Whether a person decides about joins by code."""
+        return self.policy.approval
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,15 @@ class MemberRow:
     last_error: str
     nominated: bool = False
     """Offered the issuing key, which it does not hold yet; its role is still `member`."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarRow:
+    """A name that was revoked together with the member that had it last."""
+
+    member_id: str
+    at: UnixSeconds
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +113,7 @@ class InviteRow:
     key_hash: str
     created_at: UnixSeconds
     term: int = 0
+    rejoin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +139,21 @@ class ApprovalRow:
     operator: str
     reason: str
     member_id: str
+    replaces: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One API token; expiry is the reader's question, so there is no state for it."""
+
+    token_id: str
+    name: str
+    scopes: tuple[str, ...]
+    expires_at: UnixSeconds
+    created_at: UnixSeconds
+    created_by: str
+    revoked: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +168,29 @@ class ReviewRow:
     at: UnixSeconds
     sequence: int
     open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RolloverRow:
+    """One CA made to replace another; `nonce` and `ciphertext` are its sealed issuing key.
+
+    `sequence` is the row that announced it, `switched_sequence` the one since which it signs, 0
+    before that.
+    """
+
+    pin: str
+    phase: RolloverPhase
+    root: bytes
+    issuing: bytes
+    retiring_pin: str
+    retiring_root: bytes
+    retiring_issuing: bytes
+    nonce: bytes = field(repr=False)
+    ciphertext: bytes = field(repr=False)
+    root_crl: bytes
+    started_at: UnixSeconds
+    sequence: int
+    switched_sequence: int
 
 
 @dataclass(frozen=True, slots=True)

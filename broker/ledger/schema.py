@@ -86,7 +86,11 @@ def _refold(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"a row of the journal holds no fact: {error}") from error
 
 
-MIGRATIONS: tuple[Migration, ...] = ((*_JOURNAL, *_LOCAL), (*_ARCHIVE, _refold))
+MIGRATIONS: tuple[Migration, ...] = (
+    (*_JOURNAL, *_LOCAL),
+    (*_ARCHIVE, _refold),
+    (_refold,),
+)
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -15,6 +15,7 @@ PROJECTION_TABLES = (
     "mesh",
     "totals",
     "revocations",
+    "bars",
     "members",
     "certificates",
     "invites",
@@ -24,6 +25,9 @@ PROJECTION_TABLES = (
     "promotions",
     "adopted",
     "reviews",
+    "rollovers",
+    "tokens",
+    "token_revocations",
 )
 """In the order of their foreign keys; dropped in reverse."""
 
@@ -35,12 +39,17 @@ PROJECTIONS: tuple[str, ...] = (
         domain TEXT NOT NULL,
         pin TEXT NOT NULL,
         enrollment_open INTEGER NOT NULL,
-        approval INTEGER NOT NULL,
-        names TEXT NOT NULL,
-        networks TEXT NOT NULL,
+        policy TEXT NOT NULL,
         created_at INTEGER NOT NULL,
         enrollment_sequence INTEGER NOT NULL,
-        enrollment_stamp TEXT NOT NULL
+        enrollment_stamp TEXT NOT NULL,
+        policy_stamp TEXT NOT NULL,
+        policy_sequence INTEGER NOT NULL DEFAULT 0,
+        totp_sequence INTEGER NOT NULL DEFAULT 0,
+        totp_nonce BLOB NOT NULL DEFAULT x'',
+        totp_ciphertext BLOB NOT NULL DEFAULT x'',
+        totp_stamp TEXT NOT NULL DEFAULT '',
+        recovery_key TEXT NOT NULL DEFAULT ''
     ) STRICT""",
     # Counting a million rows takes milliseconds; a number kept by the fold takes none.
     """CREATE TABLE totals (
@@ -54,8 +63,18 @@ PROJECTIONS: tuple[str, ...] = (
         member_id TEXT NOT NULL UNIQUE,
         revoked_at INTEGER NOT NULL,
         reason TEXT NOT NULL,
-        stamp TEXT NOT NULL
+        stamp TEXT NOT NULL,
+        cause TEXT NOT NULL
     ) STRICT""",
+    # Of the members revoked by a person: `lifted` is the stamp of the word that freed the name.
+    """CREATE TABLE bars (
+        member_id TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL DEFAULT 0,
+        at INTEGER NOT NULL DEFAULT 0,
+        reason TEXT NOT NULL DEFAULT '',
+        stamp TEXT NOT NULL DEFAULT '',
+        lifted TEXT NOT NULL DEFAULT ''
+    ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE members (
         member_id TEXT PRIMARY KEY,
         sequence INTEGER NOT NULL,
@@ -81,7 +100,9 @@ PROJECTIONS: tuple[str, ...] = (
         nominated INTEGER NOT NULL DEFAULT 0,
         role_sequence INTEGER NOT NULL,
         role_stamp TEXT NOT NULL DEFAULT '',
-        endpoint_stamp TEXT NOT NULL DEFAULT ''
+        endpoint_stamp TEXT NOT NULL DEFAULT '',
+        name_sequence INTEGER NOT NULL DEFAULT 0,
+        name_stamp TEXT NOT NULL DEFAULT ''
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX members_by_host ON members (host, sequence)",
     "CREATE INDEX members_due ON members (renew_at, member_id) WHERE state = 'active'",
@@ -114,8 +135,11 @@ PROJECTIONS: tuple[str, ...] = (
         created_at INTEGER NOT NULL,
         term INTEGER NOT NULL,
         used_sequence INTEGER NOT NULL DEFAULT 0,
-        used_stamp TEXT NOT NULL DEFAULT ''
+        used_stamp TEXT NOT NULL DEFAULT '',
+        rejoin INTEGER NOT NULL DEFAULT 0
     ) STRICT""",
+    # Few invites carry names of their own; whoever joins is compared with those alone.
+    "CREATE INDEX invites_with_names ON invites (sequence) WHERE sans <> '[]'",
     """CREATE TABLE approvals (
         sequence INTEGER PRIMARY KEY,
         approval_id TEXT NOT NULL UNIQUE,
@@ -138,7 +162,9 @@ PROJECTIONS: tuple[str, ...] = (
         operator TEXT NOT NULL DEFAULT '',
         reason TEXT NOT NULL DEFAULT '',
         member_id TEXT NOT NULL DEFAULT '',
-        decided_stamp TEXT NOT NULL DEFAULT ''
+        decided_stamp TEXT NOT NULL DEFAULT '',
+        replaces TEXT NOT NULL DEFAULT '',
+        note TEXT NOT NULL DEFAULT ''
     ) STRICT""",
     "CREATE INDEX approvals_by_key ON approvals (host, key_hash)",
     "CREATE INDEX approvals_by_state ON approvals (state)",
@@ -180,6 +206,33 @@ PROJECTIONS: tuple[str, ...] = (
         open INTEGER NOT NULL DEFAULT 1
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX reviews_open ON reviews (sequence) WHERE open = 1",
+    """CREATE TABLE rollovers (
+        pin TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL,
+        phase TEXT NOT NULL CHECK (phase IN ('trusting', 'switched', 'retired', 'aborted')),
+        root BLOB NOT NULL,
+        issuing BLOB NOT NULL,
+        retiring_pin TEXT NOT NULL,
+        retiring_root BLOB NOT NULL,
+        retiring_issuing BLOB NOT NULL,
+        nonce BLOB NOT NULL,
+        ciphertext BLOB NOT NULL,
+        root_crl BLOB NOT NULL,
+        started_at INTEGER NOT NULL,
+        switched_sequence INTEGER NOT NULL DEFAULT 0
+    ) STRICT""",
+    """CREATE TABLE tokens (
+        sequence INTEGER PRIMARY KEY,
+        token_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        scopes TEXT NOT NULL,
+        expires_at INTEGER NOT NULL,
+        created_at INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE token_revocations (
+        token_id TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
 )
 
 

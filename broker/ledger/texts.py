@@ -9,13 +9,14 @@ import msgspec
 
 from broker.ledger.where import Where
 from broker.wire.node import Endpoint
+from broker.wire.policy import Policy
 
 _encoder = msgspec.json.Encoder()
 _endpoints: msgspec.json.Decoder[Endpoint] = msgspec.json.Decoder(Endpoint)
 _lists: msgspec.json.Decoder[tuple[str, ...]] = msgspec.json.Decoder(tuple[str, ...])
 
 
-def text(value: tuple[str, ...] | Endpoint) -> str:
+def text(value: tuple[str, ...] | Endpoint | Policy) -> str:
     """Return `value` as it stands in a column."""
     return _encoder.encode(value).decode()
 

@@ -34,7 +34,11 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class CAProfile:
-    """What a mesh's CA may do and for how long; names as in settings (`*.home.arpa`)."""
+    """What a mesh's CA may do and for how long; names as in settings (`*.home.arpa`).
+
+    `generation` counts the CAs of a mesh: those after the first have it in their names, so that a
+    trust store which holds two of them tells them apart.
+    """
 
     mesh_id: str
     mesh_name: str
@@ -42,16 +46,21 @@ class CAProfile:
     permitted_networks: tuple[str, ...]
     root_lifetime_s: int
     issuer_lifetime_s: int
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class CreatedAuthority:
-    """A new CA as DER, the keys as PKCS #8; the representation shows no key."""
+    """A new CA as DER, the keys as PKCS #8; the representation shows no key.
+
+    `root_crl` is the root's own revocation list: it names nobody, for as long as the root lives.
+    """
 
     root: bytes
     issuing: bytes
     root_key: bytes = field(repr=False)
     issuing_key: bytes = field(repr=False)
+    root_crl: bytes = b""
 
 
 def create_authority(profile: CAProfile, *, now: int, serials: tuple[int, int]) -> CreatedAuthority:
@@ -83,6 +92,7 @@ def create_authority(profile: CAProfile, *, now: int, serials: tuple[int, int]) 
         issuing=issuing.sign(root_key, hashes.SHA256()).public_bytes(Encoding.DER),
         root_key=_pkcs8(root_key),
         issuing_key=_pkcs8(issuing_key),
+        root_crl=_root_crl(root_key, root_name, now, now + profile.root_lifetime_s),
     )
 
 
@@ -117,6 +127,8 @@ def der_of_pem(text: str) -> bytes:
 def _name(profile: CAProfile, what: str) -> x509.Name:
     # The id keeps two meshes of the same name apart in a trust store.
     common = f"{profile.mesh_name[:NAME_LENGTH_MAX]} {what} {profile.mesh_id[:8]}"
+    if profile.generation > 1:
+        common = f"{common} {profile.generation}"
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, "certmesh"),
@@ -141,6 +153,28 @@ def _draft(
 
 def _valid(builder: x509.CertificateBuilder, now: int, lifetime_s: int) -> x509.CertificateBuilder:
     return builder.not_valid_before(utc(now - BACKDATE_S)).not_valid_after(utc(now + lifetime_s))
+
+
+def _root_crl(
+    key: ec.EllipticCurvePrivateKey, name: x509.Name, now: int, next_update: int
+) -> bytes:
+    """Return the root's only CRL, made while its key is at hand.
+
+    Software that checks the whole chain (OpenSSL's CRL_CHECK_ALL, as nginx and PostgreSQL set it)
+    refuses everybody when one authority of the chain has no list. The root never revokes its
+    issuing CA: a stolen issuing key is answered by a rollover to another root, so the list may be
+    empty and last as long as the root.
+    """
+    identifier = x509.AuthorityKeyIdentifier(_identifier(key), None, None)
+    draft = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(name)
+        .last_update(utc(now - BACKDATE_S))
+        .next_update(utc(next_update))
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.CRLNumber(1), critical=False)
+    )
+    return draft.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
 def _constrain(

@@ -93,6 +93,34 @@ def check_issued(child: x509.Certificate, parent: x509.Certificate) -> None:
         raise ValueError("it was not signed by the root certificate of this mesh") from None
 
 
+def key_id_of(der: bytes) -> bytes:
+    """Return the subject key identifier of a CA certificate: the AKI of all that it signs.
+
+    Raises:
+        ValueError: Unreadable, or it has none.
+    """
+    extensions = read_certificate(der).extensions
+    try:
+        return extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except PARSE_ERRORS:
+        raise ValueError("it has no subject key identifier") from None
+
+
+def was_issued_by(leaf: bytes, key_id: bytes) -> bool:
+    """Return whether a leaf of this mesh was signed by the issuing CA of this key identifier.
+
+    The identifier is 32 octets of a hash and stands in the AKI of the leaf, which is not parsed:
+    this is asked of every member.
+    """
+    return key_id in leaf
+
+
+def is_younger(der: bytes, than: bytes) -> bool:
+    """Return whether a certificate begins to be valid after another one does; both readable."""
+    begins = read_certificate(der).not_valid_before_utc
+    return begins > read_certificate(than).not_valid_before_utc
+
+
 def check_authority(certificate: x509.Certificate) -> None:
     """Verify that `certificate` may sign certificates, with a P-256 key.
 

@@ -48,6 +48,7 @@ class LeafProfile:
         crl_url: Where the CRL is, or empty for none.
         mesh_id: Hex, part of the subject.
         member_id: Hex, part of the subject.
+        wildcards: Whether a SAN may stand for every name of one label below it.
     """
 
     serial: int
@@ -58,6 +59,7 @@ class LeafProfile:
     crl_url: str
     mesh_id: str
     member_id: str
+    wildcards: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,18 @@ def _san_faults(leaf: LeafProfile, facts: IssuerFacts) -> Iterator[str]:
     if len(set(leaf.sans)) != len(leaf.sans):
         yield "a subject alternative name is given twice"
     for san in leaf.sans[:SANS_MAX]:
-        fault = _san_fault(san, facts)
+        fault = _san_fault(_below_wildcard(san, leaf), facts)
         if fault:
             yield fault
+
+
+def _below_wildcard(san: str, leaf: LeafProfile) -> str:
+    """Return what has to be permitted: of `*.x`, where wildcards are allowed, x (RFC 6125 6.4.3).
+
+    Of a wildcard with nothing, or with an address, below it the whole: that is a fault.
+    """
+    base = san.removeprefix("*.")
+    return base if leaf.wildcards and address_of(base) is None else san
 
 
 def _san_fault(san: str, facts: IssuerFacts) -> str:
@@ -157,7 +168,7 @@ def _san_fault(san: str, facts: IssuerFacts) -> str:
         permitted = any(address in network for network in facts.networks)
         return "" if permitted else f"address {address} is outside the networks of this mesh"
     if "*" in san:
-        return f"{_shown(san)} is a wildcard, which a mesh never issues"
+        return f"{_shown(san)} is a wildcard, which is not allowed here"
     if not is_dns_name(san):
         return f"{_shown(san)} is neither a DNS name nor an IP address"
     if "." not in san:

@@ -2,118 +2,83 @@
 
 A random wrapping key seals the issuing key and the TOTP secret; each slot seals the wrapping key in
 its own way, so a new way to unlock never touches the keys. The root key is sealed by the
-passphrase alone, with a salt of its own: no slot and no running broker can open it.
+passphrases and the recovery secret alone, each time with a salt of its own: no other slot and no
+running broker can open it.
 
-A standby has the same wrapping key and the passphrase slots of the mesh, so one passphrase unlocks
-every key holder; its credential slot is its own, and it has no root key at all.
+A standby has the same wrapping key, and the passphrase and recovery slots of the mesh, so one
+passphrase unlocks every key holder; its other slots are its own, and it has no root key at all.
 
-Every box is AES-256-GCM whose associated text names the mesh and the purpose: a box moved to
-another place, or to another mesh, does not open. Randomness is passed in.
-
-Source: Argon2id, RFC 9106; HKDF, RFC 5869; GCM with random 96-bit nonces, NIST SP 800-38D 8.2.2
-(each key here seals a handful of boxes in its life).
+What lies on disk is in `broker.pki.sealed`; adding and removing slots in `broker.pki.slots`.
+Randomness is passed in.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
 from typing_extensions import override
 
 from broker.errors import BadPassphraseError, LedgerDamagedError, NotFoundError
 from broker.pki.authority import CreatedAuthority
+from broker.pki.sealed import (
+    CREDENTIAL_BYTES,
+    KEY_BYTES,
+    MEMORY_KIB_MAX,
+    RECOVERY_ROOT_PURPOSE,
+    ROOT_PURPOSE,
+    SEAL_VERSION,
+    SLOTS_MAX,
+    Box,
+    Entropy,
+    KDFCost,
+    OpenedKeys,
+    SealedBytes,
+    SealedKeys,
+    SealedRoot,
+    Sealer,
+    ShortText,
+    Slot,
+    expanded,
+    open_box,
+    slot_purpose,
+    stretched,
+)
 from broker.wire.base import Body
 from broker.wire.ids import DER
+from broker.wire.slot import SlotKind
 
-SEAL_VERSION = 1
-KEY_BYTES = 32
-NONCE_BYTES = 12
-SALT_BYTES = 16
-SLOTS_MAX = 16
-SLOT_ID_BYTES = 8
-CREDENTIAL_BYTES = 32
-MEMORY_KIB_MAX = 4_194_304
-"""4 GiB: a damaged number must not take the machine down."""
+__all__ = [
+    "CREDENTIAL_BYTES",
+    "KEY_BYTES",
+    "MEMORY_KIB_MAX",
+    "SEAL_VERSION",
+    "SLOTS_MAX",
+    "TRAVELLING",
+    "Box",
+    "KDFCost",
+    "KeyMaterial",
+    "OpenedKeys",
+    "SealedKeys",
+    "SealedRoot",
+    "Slot",
+    "open_root",
+    "open_root_with_recovery",
+    "open_with_credential",
+    "open_with_passphrase",
+    "open_with_recovery",
+    "open_with_secret",
+    "seal_for_standby",
+    "seal_keys",
+]
 
-SealedBytes = Annotated[bytes, Meta(max_length=16_384)]
-Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
-Salt = Annotated[bytes, Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
-MemoryKiB = Annotated[int, Meta(ge=0, le=MEMORY_KIB_MAX)]
-Small = Annotated[int, Meta(ge=0, le=1024)]
-ShortText = Annotated[str, Meta(max_length=128)]
-SlotKind = Literal["passphrase", "credential"]
-Entropy = Callable[[int], bytes]
-
-
-class Box(Body, frozen=True):
-    """One sealed secret."""
-
-    nonce: Nonce
-    ciphertext: SealedBytes
-
-
-class Slot(Body, frozen=True):
-    """One way to open the wrapping key; the costs are 0 in a credential slot."""
-
-    slot_id: ShortText
-    kind: SlotKind
-    created_at: int
-    salt: Salt
-    memory_kib: MemoryKiB
-    passes: Small
-    lanes: Small
-    box: Box
-
-
-class SealedRoot(Body, frozen=True):
-    """The root key, for the passphrase alone."""
-
-    salt: Salt
-    memory_kib: MemoryKiB
-    passes: Small
-    lanes: Small
-    box: Box
-
-
-class SealedKeys(Body, frozen=True):
-    """Everything secret of a CA that a node holds, as it lies on disk; a standby has no root."""
-
-    version: int
-    mesh_id: ShortText
-    root: SealedRoot | None
-    issuing_key: Box
-    totp: Box
-    slots: tuple[Slot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KDFCost:
-    """Argon2id parameters; `memory_kib` at least 8 per lane (RFC 9106 3.1)."""
-
-    memory_kib: int
-    passes: int
-    lanes: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedKeys:
-    """The everyday secrets; the representation shows only the slot that opened them."""
-
-    slot_id: str
-    issuing_key: bytes = field(repr=False)
-    totp_secret: bytes = field(repr=False)
-    wrapping_key: bytes = field(repr=False)
+TRAVELLING: tuple[SlotKind, ...] = ("passphrase", "recovery")
+"""Slots that a standby gets with the key: they are of the mesh, the others of one machine."""
 
 
 class KeyMaterial(Body, frozen=True):
     """What a standby needs to become primary, in the clear; it is on the wire only sealed.
 
+    `unattended` is what the policy says of slots that open the keys without a person: the taker
+    decides before it has the roster, so it learns it here.
     The representation, also the one that consoles ask for, shows only the mesh.
     """
 
@@ -124,6 +89,7 @@ class KeyMaterial(Body, frozen=True):
     totp_secret: SealedBytes
     wrapping_key: Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
     slots: Annotated[tuple[Slot, ...], Meta(max_length=SLOTS_MAX)]
+    unattended: bool = True
 
     @override
     def __repr__(self) -> str:
@@ -144,6 +110,7 @@ def seal_keys(  # noqa: PLR0913 (every secret and every choice is named once, he
     kdf: KDFCost,
     entropy: Entropy,
     now: int,
+    recovery: bytes | None = None,
 ) -> SealedKeys:
     """Return the sealed form of a new CA's keys. Slow: two Argon2id derivations.
 
@@ -151,29 +118,37 @@ def seal_keys(  # noqa: PLR0913 (every secret and every choice is named once, he
         created: The new CA.
         mesh_id: Bound into every box.
         totp_secret: The enrollment secret.
-        passphrase: Opens the keys, and alone opens the root key.
+        passphrase: Opens the keys and the root key.
         credential: 32 random bytes that open the keys without a person, or None.
         kdf: Cost of trying one passphrase.
         entropy: Returns that many fresh random bytes.
         now: Wall time for the slots.
+        recovery: 32 random bytes of the recovery kit, which open the keys and the root key, or
+            None.
 
     Raises:
-        ValueError: Empty passphrase, or a credential of another length.
+        ValueError: Empty passphrase, or a credential or recovery secret of another length.
     """
-    if not passphrase or (credential is not None and len(credential) != CREDENTIAL_BYTES):
+    lengths = {len(secret) for secret in (credential, recovery) if secret is not None}
+    if not passphrase or lengths - {CREDENTIAL_BYTES}:
         raise ValueError("an empty passphrase or a credential of the wrong length")
-    sealer = _Sealer(mesh_id, entropy, now)
+    sealer = Sealer(mesh_id, entropy, now)
     wrapping_key = entropy(KEY_BYTES)
     slots = [sealer.passphrase_slot(wrapping_key, passphrase, kdf)]
+    more_roots: tuple[SealedRoot, ...] = ()
     if credential is not None:
-        slots.append(sealer.credential_slot(wrapping_key, credential))
+        slots.append(sealer.secret_slot("credential", wrapping_key, credential))
+    if recovery is not None:
+        slots.append(sealer.secret_slot("recovery", wrapping_key, recovery))
+        more_roots = (sealer.recovery_root(created.root_key, recovery, slots[-1].slot_id),)
     return SealedKeys(
         version=SEAL_VERSION,
         mesh_id=mesh_id,
-        root=sealer.root(created.root_key, passphrase, kdf),
+        root=sealer.root(created.root_key, passphrase, kdf, slots[0].slot_id),
         issuing_key=sealer.box(wrapping_key, "issuing-key", created.issuing_key),
         totp=sealer.box(wrapping_key, "totp", totp_secret),
         slots=tuple(slots),
+        more_roots=more_roots,
     )
 
 
@@ -182,8 +157,8 @@ def seal_for_standby(
 ) -> SealedKeys:
     """Return received keys in the form this node keeps them. Fast: no passphrase is needed.
 
-    The passphrase slots stay as they came: with the same wrapping key behind them the passphrase
-    of the mesh opens them here too. The credential slot is this node's own.
+    The passphrase and recovery slots stay as they came: with the same wrapping key behind them
+    the secrets of the mesh open them here too. The credential slot is this node's own.
 
     Args:
         material: Checked before.
@@ -194,12 +169,14 @@ def seal_for_standby(
     Raises:
         ValueError: A credential of another length, or nothing would ever open the result.
     """
-    slots = [slot for slot in material.slots if slot.kind == "passphrase"]
-    if not slots or (credential is not None and len(credential) != CREDENTIAL_BYTES):
+    slots = [slot for slot in material.slots if slot.kind in TRAVELLING]
+    if all(slot.kind != "passphrase" for slot in slots) or (
+        credential is not None and len(credential) != CREDENTIAL_BYTES
+    ):
         raise ValueError("no passphrase slot or a credential of the wrong length")
-    sealer, wrapping_key = _Sealer(material.mesh_id, entropy, now), material.wrapping_key
+    sealer, wrapping_key = Sealer(material.mesh_id, entropy, now), material.wrapping_key
     if credential is not None:
-        slots.append(sealer.credential_slot(wrapping_key, credential))
+        slots.append(sealer.secret_slot("credential", wrapping_key, credential))
     return SealedKeys(
         version=SEAL_VERSION,
         mesh_id=material.mesh_id,
@@ -210,145 +187,135 @@ def seal_for_standby(
     )
 
 
-def open_with_passphrase(sealed: SealedKeys, passphrase: bytes) -> OpenedKeys:
+def open_with_passphrase(sealed: SealedKeys, passphrase: bytes, *, but: str = "") -> OpenedKeys:
     """Return the everyday secrets. Slow: one Argon2id derivation per passphrase slot.
+
+    Args:
+        sealed: What is on disk.
+        passphrase: As typed, UTF-8.
+        but: A slot that does not count, such as one that is about to be removed.
 
     Raises:
         BadPassphraseError: No slot opens with it.
         LedgerDamagedError: A slot opened, what it guards did not.
     """
-    for slot in sealed.slots:
-        if slot.kind == "passphrase":
-            wrapping_key = _unwrapped(sealed, slot, _stretched(slot, passphrase))
+    for slot in sealed.of_kind("passphrase"):
+        if slot.slot_id != but:
+            wrapping_key = _unwrapped(sealed, slot, stretched(slot, passphrase))
             if wrapping_key is not None:
                 return _opened(sealed, slot, wrapping_key)
     raise _wrong_passphrase()
 
 
-def open_with_credential(sealed: SealedKeys, credential: bytes) -> OpenedKeys:
-    """Return the everyday secrets. Fast: the credential has 256 bits and needs no stretching.
+def open_with_secret(
+    sealed: SealedKeys, kind: SlotKind, secret: bytes, slot_id: str = ""
+) -> OpenedKeys:
+    """Return the everyday secrets. Fast: the secret has 256 bits and needs no stretching.
+
+    Args:
+        sealed: What is on disk.
+        kind: Every kind but `passphrase`.
+        secret: What the kind asks for; of a peer slot both halves, this node's first.
+        slot_id: The one slot to try, else all of the kind.
 
     Raises:
-        BadPassphraseError: No slot opens with it.
+        BadPassphraseError: No such slot opens with it.
         LedgerDamagedError: A slot opened, what it guards did not.
     """
-    for slot in sealed.slots:
-        if slot.kind == "credential":
-            key = _expanded(slot.salt, sealed.mesh_id, credential)
+    for slot in sealed.of_kind(kind):
+        if slot_id in ("", slot.slot_id):
+            key = expanded(slot.salt, sealed.mesh_id, kind, secret)
             wrapping_key = _unwrapped(sealed, slot, key)
             if wrapping_key is not None:
                 return _opened(sealed, slot, wrapping_key)
     raise BadPassphraseError(
-        "the credential file does not open the keys of this CA",
+        f"the {_SECRETS.get(kind, kind)} does not open the keys of this CA",
         hint="unlock with the passphrase: certmesh ca unlock",
     )
 
 
+_SECRETS: dict[str, str] = {
+    "credential": "credential file",
+    "systemd": "systemd credential",
+    "totp": "file of the code slot",
+    "peer": "half that the peer gave",
+    "recovery": "recovery secret",
+}
+
+
+def open_with_credential(sealed: SealedKeys, credential: bytes) -> OpenedKeys:
+    """Return the everyday secrets by the credential file; raises as `open_with_secret`."""
+    return open_with_secret(sealed, "credential", credential)
+
+
+def open_with_recovery(sealed: SealedKeys, secret: bytes) -> OpenedKeys:
+    """Return the everyday secrets by the secret of the recovery kit.
+
+    Raises:
+        BadPassphraseError: Not the secret of this mesh's kit.
+        LedgerDamagedError: A slot opened, what it guards did not.
+    """
+    return open_with_secret(sealed, "recovery", secret)
+
+
 def open_root(sealed: SealedKeys, passphrase: bytes) -> bytes:
-    """Return the root key as PKCS #8 DER. Slow.
+    """Return the root key as PKCS #8 DER. Slow: one derivation per passphrase that has a copy.
 
     Raises:
         NotFoundError: This node never had it: only the node that made the mesh does.
-        BadPassphraseError: Not the passphrase it was sealed with.
+        BadPassphraseError: Not a passphrase it was sealed with.
     """
-    root = sealed.root
-    if root is None:
+    _require_root(sealed)
+    for root in sealed.roots:
+        if root.is_stretched:
+            key = stretched(root, passphrase)
+            opened = open_box(key, sealed.mesh_id, ROOT_PURPOSE, root.box)
+            if opened is not None:
+                return opened
+    raise _wrong_passphrase()
+
+
+def open_root_with_recovery(sealed: SealedKeys, secret: bytes) -> bytes:
+    """Return the root key as PKCS #8 DER by the secret of the recovery kit.
+
+    Raises:
+        NotFoundError: This node never had it: only the node that made the mesh does.
+        BadPassphraseError: Not the secret of this mesh's kit, or the mesh has none.
+    """
+    _require_root(sealed)
+    for root in sealed.roots:
+        if not root.is_stretched:
+            key = expanded(root.salt, sealed.mesh_id, RECOVERY_ROOT_PURPOSE, secret)
+            opened = open_box(key, sealed.mesh_id, RECOVERY_ROOT_PURPOSE, root.box)
+            if opened is not None:
+                return opened
+    raise BadPassphraseError(
+        "the recovery secret does not open the root key of this CA",
+        hint="use the passphrase, or the kit that was printed when the mesh was made",
+    )
+
+
+def _require_root(sealed: SealedKeys) -> None:
+    if not sealed.roots:
         raise NotFoundError(
             "this node does not hold the root key; standbys never receive it",
             hint="use the node that made the mesh, or a backup of its CA directory",
         )
-    key = _open(_stretched(root, passphrase), sealed.mesh_id, "root-key", root.box)
-    if key is None:
-        raise _wrong_passphrase()
-    return key
-
-
-@dataclass(frozen=True, slots=True)
-class _Sealer:
-    mesh_id: str
-    entropy: Entropy
-    now: int
-
-    def box(self, key: bytes, purpose: str, secret: bytes) -> Box:
-        nonce = self.entropy(NONCE_BYTES)
-        return Box(nonce, AESGCM(key).encrypt(nonce, secret, _label(self.mesh_id, purpose)))
-
-    def root(self, root_key: bytes, passphrase: bytes, kdf: KDFCost) -> SealedRoot:
-        salt = self.entropy(SALT_BYTES)
-        box = self.box(_argon2id(salt, kdf, passphrase), "root-key", root_key)
-        return SealedRoot(salt, kdf.memory_kib, kdf.passes, kdf.lanes, box)
-
-    def passphrase_slot(self, wrapping_key: bytes, passphrase: bytes, kdf: KDFCost) -> Slot:
-        salt = self.entropy(SALT_BYTES)
-        slot_id, box = self._wrapped("passphrase", _argon2id(salt, kdf, passphrase), wrapping_key)
-        cost = (kdf.memory_kib, kdf.passes, kdf.lanes)
-        return Slot(slot_id, "passphrase", self.now, salt, *cost, box)
-
-    def credential_slot(self, wrapping_key: bytes, credential: bytes) -> Slot:
-        salt = self.entropy(SALT_BYTES)
-        key = _expanded(salt, self.mesh_id, credential)
-        slot_id, box = self._wrapped("credential", key, wrapping_key)
-        return Slot(slot_id, "credential", self.now, salt, 0, 0, 0, box)
-
-    def _wrapped(self, kind: SlotKind, key: bytes, wrapping_key: bytes) -> tuple[str, Box]:
-        slot_id = self.entropy(SLOT_ID_BYTES).hex()
-        return slot_id, self.box(key, _slot_purpose(kind, slot_id), wrapping_key)
 
 
 def _unwrapped(sealed: SealedKeys, slot: Slot, key: bytes) -> bytes | None:
-    return _open(key, sealed.mesh_id, _slot_purpose(slot.kind, slot.slot_id), slot.box)
+    return open_box(key, sealed.mesh_id, slot_purpose(slot.kind, slot.slot_id), slot.box)
 
 
 def _opened(sealed: SealedKeys, slot: Slot, wrapping_key: bytes) -> OpenedKeys:
-    issuing_key = _open(wrapping_key, sealed.mesh_id, "issuing-key", sealed.issuing_key)
-    totp_secret = _open(wrapping_key, sealed.mesh_id, "totp", sealed.totp)
+    issuing_key = open_box(wrapping_key, sealed.mesh_id, "issuing-key", sealed.issuing_key)
+    totp_secret = open_box(wrapping_key, sealed.mesh_id, "totp", sealed.totp)
     if issuing_key is None or totp_secret is None:
         raise LedgerDamagedError(
             "the sealed keys are damaged: a slot opens, but the keys behind it do not",
             hint="restore keys.sealed from a backup",
         )
     return OpenedKeys(slot.slot_id, issuing_key, totp_secret, wrapping_key)
-
-
-def _open(key: bytes, mesh_id: str, purpose: str, box: Box) -> bytes | None:
-    try:
-        return AESGCM(key).decrypt(box.nonce, box.ciphertext, _label(mesh_id, purpose))
-    except InvalidTag:
-        return None
-
-
-def _label(mesh_id: str, purpose: str) -> bytes:
-    return f"certmesh seal {SEAL_VERSION}\n{mesh_id}\n{purpose}".encode()
-
-
-def _slot_purpose(kind: SlotKind, slot_id: str) -> str:
-    return f"slot {kind} {slot_id}"
-
-
-def _stretched(place: Slot | SealedRoot, passphrase: bytes) -> bytes:
-    cost = KDFCost(place.memory_kib, place.passes, place.lanes)
-    try:
-        return _argon2id(place.salt, cost, passphrase)
-    except (ValueError, MemoryError):
-        raise LedgerDamagedError(
-            "the sealed keys ask for an impossible key derivation",
-            hint="restore keys.sealed from a backup",
-        ) from None
-
-
-def _argon2id(salt: bytes, cost: KDFCost, passphrase: bytes) -> bytes:
-    return Argon2id(
-        salt=salt,
-        length=KEY_BYTES,
-        iterations=cost.passes,
-        lanes=cost.lanes,
-        memory_cost=cost.memory_kib,
-    ).derive(passphrase)
-
-
-def _expanded(salt: bytes, mesh_id: str, credential: bytes) -> bytes:
-    info = _label(mesh_id, "credential")
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(credential)
 
 
 def _wrong_passphrase() -> BadPassphraseError:

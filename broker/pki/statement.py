@@ -1,4 +1,4 @@
-"""Beats and heads: short statements of the issuing key, believed whoever brings them.
+"""Beats, heads and names: short statements of the issuing key, believed whoever brings them.
 
 A statement is believed because of one thing: the key of the issuing certificate signed it for this
 mesh. Nothing here says how old it is: whether a beat advances, or a head is newer than the one
@@ -9,8 +9,9 @@ else that the issuing key signs. Only what verified is remembered, so that whoev
 with forgeries cannot push the genuine ones out.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidSignature
@@ -20,17 +21,26 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from broker.errors import ClaimRejectedError, MeshError
 from broker.pki.chain import p256_key, read_certificate
 from broker.pki.issuer import Issuer
-from broker.wire.claims import HeadStatement, PrimaryBeat, SignedBeat, SignedHead
+from broker.wire.claims import (
+    HeadStatement,
+    NameStatement,
+    PrimaryBeat,
+    SignedBeat,
+    SignedHead,
+    SignedName,
+)
 from broker.wire.codec import decode_body, encode_body
 
 BEAT = "beat"
 HEAD = "head"
+NAME = "name"
 KNOWN_MAX = 256
 """Verified statements remembered of each kind: one beat arrives by way of many members."""
 
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
-S = TypeVar("S", PrimaryBeat, HeadStatement)
+S = TypeVar("S", PrimaryBeat, HeadStatement, NameStatement)
+T = TypeVar("T")
 
 
 def sign_beat(issuer: Issuer, beat: PrimaryBeat) -> SignedBeat:
@@ -45,21 +55,29 @@ def sign_head(issuer: Issuer, statement: HeadStatement) -> SignedHead:
     return SignedHead(body=raw, signature=issuer.sign(_context(HEAD) + raw))
 
 
+def sign_name(issuer: Issuer, statement: NameStatement) -> SignedName:
+    """Return `statement` signed by the issuing key."""
+    raw = encode_body(statement)
+    return SignedName(body=raw, signature=issuer.sign(_context(NAME) + raw))
+
+
 class Statements:
     """What verifies the statements of one mesh; a new issuing certificate needs a new one.
 
     Args:
         issuing_der: An issuing certificate that the node has verified before.
         mesh_id: The mesh this node belongs to.
+        others: Further ones, while the CA is being replaced: either may have signed.
 
     Raises:
         ValueError: Not a readable certificate with a P-256 key.
     """
 
-    def __init__(self, issuing_der: bytes, mesh_id: str) -> None:
-        key = p256_key(read_certificate(issuing_der))
-        self._beats = _reader(key, mesh_id, BEAT, PrimaryBeat)
-        self._heads = _reader(key, mesh_id, HEAD, HeadStatement)
+    def __init__(self, issuing_der: bytes, mesh_id: str, *others: bytes) -> None:
+        keys = [p256_key(read_certificate(der)) for der in (issuing_der, *others)]
+        self._beats = [_reader(key, mesh_id, BEAT, PrimaryBeat) for key in keys]
+        self._heads = [_reader(key, mesh_id, HEAD, HeadStatement) for key in keys]
+        self._names = [_reader(key, mesh_id, NAME, NameStatement) for key in keys]
 
     def beat(self, signed: SignedBeat) -> PrimaryBeat:
         """Return the beat of a primary of this mesh.
@@ -67,7 +85,7 @@ class Statements:
         Raises:
             ClaimRejectedError: The detail says which check failed.
         """
-        return self._beats(signed.body, signed.signature)
+        return _first(self._beats, signed.body, signed.signature)
 
     def head(self, signed: SignedHead) -> HeadStatement:
         """Return where the journal of a primary of this mesh stood.
@@ -75,7 +93,24 @@ class Statements:
         Raises:
             ClaimRejectedError: The detail says which check failed.
         """
-        return self._heads(signed.body, signed.signature)
+        return _first(self._heads, signed.body, signed.signature)
+
+    def name(self, signed: SignedName) -> NameStatement:
+        """Return what a member of this mesh is called.
+
+        Raises:
+            ClaimRejectedError: The detail says which check failed.
+        """
+        return _first(self._names, signed.body, signed.signature)
+
+
+def _first(readers: Sequence[Callable[[bytes, bytes], T]], body: bytes, signature: bytes) -> T:
+    """Return what the first key believes; the refusal is that of the last."""
+    *earlier, last = readers
+    for read in earlier:
+        with contextlib.suppress(ClaimRejectedError):
+            return read(body, signature)
+    return last(body, signature)
 
 
 def _reader(

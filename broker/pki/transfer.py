@@ -29,7 +29,7 @@ from broker.pki.chain import (
     read_certificate,
 )
 from broker.pki.profile import facts_of
-from broker.pki.seal import KeyMaterial, OpenedKeys, SealedKeys
+from broker.pki.seal import TRAVELLING, KeyMaterial, OpenedKeys, SealedKeys
 from broker.wire.codec import decode_body, encode_body
 
 __all__ = [
@@ -87,11 +87,13 @@ def new_transfer_key() -> TransferKey:
 
 
 def gather_material(
-    sealed: SealedKeys, opened: OpenedKeys, *, root: bytes, issuing: bytes
+    sealed: SealedKeys, opened: OpenedKeys, *, root: bytes, issuing: bytes, unattended: bool = True
 ) -> KeyMaterial:
     """Return what an unlocked key holder hands over; certificates as DER.
 
-    Credential slots stay behind: a credential file is of one machine. So does the root key.
+    `unattended` is the policy's word about slots that open the keys without a person.
+
+    Slots of one machine stay behind, such as its credential file. So does the root key.
     """
     return KeyMaterial(
         mesh_id=sealed.mesh_id,
@@ -100,7 +102,8 @@ def gather_material(
         issuing_key=opened.issuing_key,
         totp_secret=opened.totp_secret,
         wrapping_key=opened.wrapping_key,
-        slots=tuple(slot for slot in sealed.slots if slot.kind == "passphrase"),
+        slots=sealed.of_kind(*TRAVELLING),
+        unattended=unattended,
     )
 
 
@@ -152,8 +155,9 @@ def check_material(material: KeyMaterial, *, pin: str, mesh_id: str, now: int) -
         faults.append("the root certificate is not the pinned one")
     if material.mesh_id != mesh_id:
         faults.append("it belongs to another mesh")
-    if {slot.kind for slot in material.slots} != {"passphrase"}:
-        faults.append("it brings other slots than those of passphrases")
+    kinds = {slot.kind for slot in material.slots}
+    if "passphrase" not in kinds or kinds - set(TRAVELLING):
+        faults.append("it brings other slots than those of passphrases and of the kit")
     faults += _certificate_faults(material, now)
     if faults:
         raise KeyRejectedError(

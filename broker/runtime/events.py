@@ -27,6 +27,9 @@ class EventName(StrEnum):
     CA_LOCKED = "ca.locked"
     CA_ROLLOVER_STARTED = "ca.rollover_started"
     CA_ROLLOVER_FINISHED = "ca.rollover_finished"
+    CA_ROLLOVER_ABORTED = "ca.rollover_aborted"
+    CA_ROLLOVER_RETIRED = "ca.rollover_retired"
+    TRUST_MOVED = "trust.moved"
     POLICY_CHANGED = "policy.changed"
     INVITE_CREATED = "invite.created"
     INVITE_USED = "invite.used"
@@ -59,6 +62,7 @@ class EventName(StrEnum):
     MEMBER_SUSPECTED = "member.suspected"
     MEMBER_LOST = "member.lost"
     MEMBER_REVOKED = "member.revoked"
+    MEMBER_RENAMED = "member.renamed"
     MEMBER_REINSTATED = "member.reinstated"
     ROSTER_SYNCED = "roster.synced"
     ROSTER_REJECTED = "roster.rejected"
@@ -88,6 +92,7 @@ class EventName(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105 (a name, not a secret)
     BACKUP_CREATED = "backup.created"
     BACKUP_VERIFIED = "backup.verified"
+    BACKUP_FAILED = "backup.failed"
     BACKUP_RESTORED = "backup.restored"
     AUDIT_CHECKPOINTED = "audit.checkpointed"
     AUDIT_BROKEN = "audit.broken"
@@ -122,6 +127,10 @@ class EventName(StrEnum):
     MERGE_ADOPTED = "merge.adopted"
     MERGE_CONFLICT = "merge.conflict"
     CLAIM_REJECTED = "claim.rejected"
+    CA_SLOT_ADDED = "ca.slot_added"
+    CA_SLOT_REMOVED = "ca.slot_removed"
+    CA_HALF_KEPT = "ca.half_kept"
+    CA_HALF_GIVEN = "ca.half_given"
 
 
 ERRORS = frozenset(

@@ -6,7 +6,6 @@ in 8 of 12 trials.
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 DIRECTORY_MODE = 0o700
@@ -15,7 +14,7 @@ FILE_MODE = 0o600
 
 def write_atomic(path: Path, content: bytes, mode: int = FILE_MODE) -> None:
     """Replace `path` by a file with `content`, durable when this returns."""
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         write_new(staged, content, mode)
         staged.replace(path)

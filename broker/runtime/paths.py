@@ -50,6 +50,11 @@ class Paths:
         return self.data / "certs"
 
     @property
+    def trust(self) -> Path:
+        """Directory of `ca.pem` and `crl.pem` for other software of this machine."""
+        return self.data / "trust"
+
+    @property
     def membership(self) -> Path:
         """The `Membership` of this node as JSON."""
         return self.data / "membership.json"

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -46,10 +47,14 @@ class Node(Section, frozen=True):
 
 
 class Listen(Section, frozen=True):
-    """`[listen]`: `host:port`, or empty to turn a listener off. TLS is 1.3, always."""
+    """`[listen]`: `host:port`, or empty to turn a listener off. TLS is 1.3, always.
+
+    `dashboard` is plain HTTP and takes loopback addresses only; callers show an API token.
+    """
 
     enroll: str = "0.0.0.0:7642"
     mesh: str = "0.0.0.0:7643"
+    dashboard: str = ""
     body_limit: Annotated[int, Meta(ge=1024, le=1_048_576)] = 65_536
 
 
@@ -63,10 +68,13 @@ class Authority(Section, frozen=True):
 
 
 class Policy(Section, frozen=True):
-    """`[policy]`: names and networks are copied into the mesh at init."""
+    """`[policy]`: copied into the mesh at init; later changes: `certmesh ca policy set`."""
 
     leaf_lifetime: Duration = _span("30d")
     renew_at: Fraction = 0.667
+    outage_budget: Duration = _span("7d")
+    expired_grace: Duration = _span("0s")
+    wildcards: bool = False
     names: tuple[str, ...] = DEFAULT_NAMES
     networks: tuple[str, ...] = DEFAULT_NETWORKS
 
@@ -82,10 +90,31 @@ class Enrollment(Section, frozen=True):
 
 
 class ApprovalSettings(Section, frozen=True):
-    """`[approval]`: who answers. Without this section nobody can be asked, so the answer is no."""
+    """`[approval]`: who answers. Without this section nobody can be asked, so the answer is no.
 
-    decider: Literal["deny", "queue", "prompt"] = "deny"
+    `operator` is who answers at the prompt, where the login name is a shared account.
+    """
+
+    decider: Literal["deny", "queue", "prompt", "webhook"] = "deny"
     timeout: Duration = _span("300s")
+    operator: str = ""
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    webhook_ca_file: str = ""
+    webhook_timeout: Duration = _span("10s")
+    webhook_retries: Annotated[int, Meta(ge=0, le=20)] = 5
+
+    def __post_init__(self) -> None:
+        """Refuse a webhook in plain text, without a host, with a password, or without a secret."""
+        if self.decider == "webhook" and not self.webhook:
+            raise ValueError("`webhook` is empty, and the decider asks it")
+        if not self.webhook:
+            return
+        url = urlsplit(self.webhook)
+        if url.scheme != "https" or not url.hostname or url.username or url.password:
+            raise ValueError("`webhook` takes an address such as https://host/path, always https")
+        if not self.webhook_secret_file:
+            raise ValueError("`webhook_secret_file` is empty: answers could come from anybody")
 
 
 class Renewal(Section, frozen=True):
@@ -164,6 +193,14 @@ class Discovery(Section, frozen=True):
     peers: tuple[str, ...] = ()
 
 
+class Backup(Section, frozen=True):
+    """`[backup]` of a key holder; `every` of "0s" means never, `directory` empty: `backup/`."""
+
+    every: Duration = _span("24h")
+    directory: str = ""
+    keep: Annotated[int, Meta(ge=1, le=1000)] = 14
+
+
 class Log(Section, frozen=True):
     """`[log]`."""
 
@@ -193,6 +230,7 @@ class Settings(Section, frozen=True):
     standby: Standby = Standby()
     failover: Failover = Failover()
     discovery: Discovery = Discovery()
+    backup: Backup = Backup()
     log: Log = Log()
     broker: BrokerSettings = BrokerSettings()
 

@@ -10,6 +10,7 @@ from broker.errors import MeshError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
+from broker.shell.nextvault import destroy_copies
 from broker.shell.standing import store_standing, tell_moved
 from broker.shell.state import BrokerState
 from broker.shell.unlocking import close_keys
@@ -23,6 +24,8 @@ def follow_roster_role(state: BrokerState, batch: Batch, now_ms: Millis) -> None
     election = state.election
     if election is None or election.phase in PRIMARY or state.keys.vault is None:
         return
+    if state.restored is not None and state.restored.held:
+        return  # what a backup says of roles is old, and its key may be the last one
     holds = _is_key_holder(state)
     if holds and election.phase is Phase.MEMBER:
         tell_moved(state, batch, election.admit(now_ms))
@@ -69,6 +72,7 @@ def _forget_key(state: BrokerState) -> None:
         kept = remove_vault(state.paths.authority)
         if kept is not None:
             log(EventName.STANDBY_REMOVED, detail=f"the root key was kept in {kept}")
+        destroy_copies(state.paths.authority)
         state.paths.credential.unlink(missing_ok=True)
     except (MeshError, OSError) as error:
         log(EventName.STORAGE_FAILED, detail=f"the CA key was not removed: {error}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from broker.core.followers import Followers
 from broker.core.observation import Version
 from broker.pki.statement import Statements
+from broker.units import UnixSeconds
 from broker.wire.claims import SignedBeat, SignedHead
 from broker.wire.replica import Locator, OrphanLine
 
@@ -21,9 +22,10 @@ class GossipBook:
     head: SignedHead | None = None
     head_version: Version = field(default_factory=lambda: Version(0, 0))
     statements: Statements | None = None
-    issuing: bytes = b""
+    issuing: tuple[bytes, ...] = ()
     number: int = 0
     next_beat_ms: int = 0
+    kept_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,27 @@ class Replication:
     bring_again_ms: int = 0
     polls: OrderedDict[bytes, Poll] = field(default_factory=OrderedDict)
     behind: int | None = None
+
+
+@dataclass(slots=True)
+class TrustBook:
+    """What `broker.shell.trust` followed last, and what it found out about this node's certificate.
+
+    `due_at` is when that has to be renewed for the sake of `wanted`, the pins to trust; `serial`
+    was live then. `asked` is the member up to which the search for certificates of a retiring CA
+    came; `making` is true while the keys of a new one are made. `signer` signed `bundle`.
+    """
+
+    followed: tuple[object, ...] = ()
+    again_ms: int = 0
+    said: str = ""
+    wanted: tuple[str, ...] = ()
+    serial: str = ""
+    due_at: UnixSeconds | None = None
+    asked: str = ""
+    making: bool = False
+    bundle: bytes = b""
+    signer: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,11 @@
-"""Sign the bundle and the CRL when their content changed; keep the last ones while locked."""
+"""Sign the bundle when its content changed; keep the last one while locked."""
+
+from collections.abc import Iterable
 
 from broker.errors import MeshError
+from broker.ledger.rows import RolloverRow
+from broker.pki.authority import fingerprint
 from broker.pki.bundle import sign_bundle
-from broker.pki.crl import sign_crl
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
@@ -15,16 +18,10 @@ from broker.wire.ids import Hex, Term
 from broker.wire.node import Endpoint
 from broker.wire.roster import BundleBody, KeyHolder, SignedBundle
 
-CRL_LIFETIME_S = 7 * 86_400
-"""A relying party may use a CRL this long; a new one is signed at half of it."""
-CRL_TERM_SHIFT = 40
-CRL_REISSUE_BITS = 8
 LOCAL_BUNDLE = "bundle"
-LOCAL_CRL = "crl"
 LOCAL_PRIMARY = "primary"
+LOCAL_HANDOVER = "handover"
 LOCAL_STILL_REVOKED = "still-revoked"
-CRL_BYTES_MAX = 900_000
-"""A larger CRL would not fit into one answer; the enrol port then serves none, and says so."""
 BUNDLE_REVOKED_MAX = 4_000
 """Newest revocations in a bundle. Nodes admit by the list of key holders in it, so an older
 revoked member is refused there anyway; the CRL stays complete."""
@@ -43,16 +40,6 @@ class StillRevoked(Body, frozen=True):
     serials: tuple[Hex, ...]
 
 
-class StoredCRL(Body, frozen=True):
-    """The newest CRL as kept in the ledger's local part."""
-
-    number: int
-    bundle_sequence: int
-    this_update: UnixSeconds
-    crl: bytes
-    term: int = 0
-
-
 def current_bundle(
     state: BrokerState, batch: Batch, now: UnixSeconds
 ) -> tuple[bytes, BundleBody | None]:
@@ -67,9 +54,13 @@ def current_bundle(
     if known is not None and (known.bundle_sequence, known.head.term) == (sequence, term):
         return follow.bundle_bytes, known
     body = _compose(state, now)
+    if fingerprint(state.keys.issuer.root_der) != body.pin:
+        # The rows have moved to another CA and the keys follow with the commit.
+        return follow.bundle_bytes, known
     raw = encode_body(sign_bundle(state.keys.issuer, body))
     batch.bundle, batch.bundle_sequence = (raw, body), sequence
     batch.keep(LOCAL_BUNDLE, raw)
+    keep_handover(state, batch, body)
 
     def adopt() -> None:
         follow.bundle, follow.bundle_bytes = body, raw
@@ -77,6 +68,37 @@ def current_bundle(
     # Only what is durable may be shown under this sequence to a later drain.
     batch.after_commit.append(adopt)
     return raw, body
+
+
+def keep_handover(state: BrokerState, batch: Batch, body: BundleBody) -> None:
+    """Keep the last bundle of a CA that another one replaces, as long as the old one is trusted.
+
+    It is the one bundle that a node which slept meanwhile can believe, and it names the next root.
+    """
+    known, raw = state.follow.bundle, state.follow.bundle_bytes
+    if known is not None and known.pin != body.pin and body.pin in map(fingerprint, known.roots):
+        batch.keep(LOCAL_HANDOVER, raw)
+    elif not body.roots and state.ledger.local_get(LOCAL_HANDOVER):
+        batch.keep(LOCAL_HANDOVER, b"")
+
+
+def handover_bundle(state: BrokerState) -> tuple[bytes, BundleBody] | None:
+    """Return the last bundle of the retiring CA, None while no CA retires."""
+    raw = state.ledger.local_get(LOCAL_HANDOVER)
+    if not raw:
+        return None
+    return raw, decode_body(decode_body(raw, SignedBundle).body, BundleBody)
+
+
+def keep_refusing(state: BrokerState, batch: Batch, serials: Iterable[Hex]) -> None:
+    """Remember revoked serials whose certificate this ledger never had, for bundles and lists."""
+    before, known = state.follow.still_revoked, {s for s, _ in state.ledger.revoked_serials(0)}
+    unknown = (s for s in serials if s not in known and state.ledger.certificate(s) is None)
+    kept = tuple(dict.fromkeys((*before, *unknown)))[-BUNDLE_REVOKED_MAX:]
+    if kept != before:
+        batch.keep(LOCAL_STILL_REVOKED, encode_body(StillRevoked(kept)))
+        state.follow.still_revoked = kept
+        batch.on_void.append(lambda: setattr(state.follow, "still_revoked", before))
 
 
 def restore_follow(state: BrokerState) -> None:
@@ -114,35 +136,9 @@ def primary_of(body: BundleBody) -> Endpoint | None:
     return None
 
 
-def current_crl(state: BrokerState, batch: Batch, now: UnixSeconds) -> tuple[bytes, int]:
-    """Return the newest CRL and its number, signing a new one when needed and possible."""
-    raw = state.ledger.local_get(LOCAL_CRL)
-    stored = decode_body(raw, StoredCRL) if raw else None
-    if not state.serves or state.keys.issuer is None:
-        return (stored.crl, stored.number) if stored else (b"", 0)
-    sequence = state.ledger.bundle_sequence()
-    if (
-        stored is not None
-        and (stored.term, stored.bundle_sequence) == (state.ledger.term, sequence)
-        and now - stored.this_update < CRL_LIFETIME_S // 2
-    ):
-        return stored.crl, stored.number
-    # Numbers grow over changes of the primary too (RFC 5280 5.2.3): the term leads.
-    base = (state.ledger.term << CRL_TERM_SHIFT) + (sequence << CRL_REISSUE_BITS)
-    number = max((stored.number if stored else 0) + 1, base)
-    revoked = [(int(serial, 16), at) for serial, at in state.ledger.revoked_serials(now)]
-    crl = sign_crl(
-        state.keys.issuer, revoked, number=number, now=now, next_update=now + CRL_LIFETIME_S
-    )
-    if len(crl) > CRL_BYTES_MAX:
-        log(EventName.CRL_PUBLISHED, level="error", number=number, bytes=len(crl), served=False)
-        crl = b""
-    batch.keep(LOCAL_CRL, encode_body(StoredCRL(number, sequence, now, crl, state.ledger.term)))
-    return crl, number
-
-
 def _compose(state: BrokerState, now: UnixSeconds) -> BundleBody:
-    mesh, head = state.mesh(), state.ledger.head
+    mesh, head, row = state.mesh(), state.ledger.head, state.rollover()
+    other = () if row is None else other_ca(row, mesh.pin)
     holders = tuple(
         KeyHolder(row.member_id, "primary" if row.role == "primary" else "standby", row.endpoint)
         for row in state.ledger.key_holders()
@@ -153,8 +149,22 @@ def _compose(state: BrokerState, now: UnixSeconds) -> BundleBody:
         head=Head(head.term, head.sequence, head.hash, state.host, now),
         bundle_sequence=state.ledger.bundle_sequence(),
         key_holders=holders,
-        revoked_serials=tuple(s for s, _ in state.ledger.revoked_serials(now))[
-            -BUNDLE_REVOKED_MAX:
-        ],
+        revoked_serials=_revoked_serials(state, now),
         revoked_members=tuple(state.ledger.revoked_members())[-BUNDLE_REVOKED_MAX:],
+        roots=other[:1],
+        issuers=other[1:],
     )
+
+
+def _revoked_serials(state: BrokerState, now: UnixSeconds) -> tuple[Hex, ...]:
+    """Return the newest revoked serials, those that only other nodes' bundles told of included."""
+    told = state.follow.still_revoked[-BUNDLE_REVOKED_MAX:]
+    known = tuple(s for s, _ in state.ledger.revoked_serials(now) if s not in set(told))
+    return (*told, *known)[-BUNDLE_REVOKED_MAX:]
+
+
+def other_ca(row: RolloverRow, pin: Hex) -> tuple[bytes, ...]:
+    """Return root and issuing certificate of the CA that is trusted besides that of `pin`."""
+    if row.pin == pin:
+        return (row.retiring_root, row.retiring_issuing)
+    return (row.root, row.issuing)

@@ -10,18 +10,15 @@ import sys
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from broker.clock import boottime_ms, wall_s
-from broker.core.names import (
-    addresses_in,
-    check_host,
-    check_sans,
-    granted_sans,
-    mesh_domain,
-)
+from broker.core.names import check_host, check_new_host, mesh_domain
+from broker.core.policy import check_names, host_sans
 from broker.errors import MeshError, MeshExistsError, NameNotAllowedError
 from broker.ledger.sqlite import Ledger
 from broker.pki.authority import CAProfile, CreatedAuthority, create_authority, fingerprint, pem
+from broker.pki.kit import RECOVERY_BYTES, recovery_public, recovery_text
 from broker.pki.seal import KDFCost, seal_keys
 from broker.pki.totp import key_text, provisioning_uri
 from broker.runtime.exits import Exit
@@ -31,17 +28,19 @@ from broker.runtime.settings import Settings
 from broker.shell.issue import SERIAL_BYTES, serial_from
 from broker.shell.lock import only_broker
 from broker.shell.membership import read_membership, write_membership
+from broker.shell.ownhost import own_host
 from broker.shell.peers import endpoint_of
-from broker.shell.serve import own_host
-from broker.shell.vault import create_vault, write_credential
+from broker.shell.vault import ASIDE, create_vault, write_credential
 from broker.wire.authority import CreateMesh, MeshCreation
 from broker.wire.facts import MemberJoined, MeshCreated
 from broker.wire.node import Endpoint, Membership
+from broker.wire.policy import Policy
 
 KDF_LANES = 4
 PASSPHRASE_LENGTH_MIN = 12
 TOTP_SECRET_BYTES = 20
 CREDENTIAL_BYTES = 32
+UNFINISHED = "unfinished-"
 
 
 def create(settings: Settings, paths: Paths) -> int:
@@ -69,21 +68,22 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
         raise MeshExistsError(
             "this node belongs to a mesh already", hint="certmesh status shows which"
         )
-    host = check_host(own_host(settings))
     _check_wanted(wanted)
+    host = check_new_host(own_host(settings), mesh_domain(wanted.name))
     endpoint = endpoint_of(settings, host, mesh_domain(wanted.name))
-    sans = _own_sans(settings, endpoint, mesh_domain(wanted.name))
-    _set_aside(paths)
+    sans = _own_sans(settings, wanted.policy, endpoint, mesh_domain(wanted.name))
+    set_aside(paths)
     private_directory(paths.data)
     mesh_id, now = secrets.token_hex(16), wall_s()
     authority = create_authority(
-        _profile(settings, mesh_id, wanted.name), now=now, serials=(_draw_serial(), _draw_serial())
+        _profile(settings, mesh_id, wanted), now=now, serials=(_draw_serial(), _draw_serial())
     )
-    totp = os.urandom(TOTP_SECRET_BYTES)
-    _write_vault(settings, paths, (authority, mesh_id, totp, wanted))
+    totp, recovery = os.urandom(TOTP_SECRET_BYTES), os.urandom(RECOVERY_BYTES)
+    _write_vault(settings, paths, (authority, mesh_id, totp, wanted, recovery))
     pin = fingerprint(authority.root)
     member_id = secrets.token_hex(16)
-    _write_ledger(settings, paths, (wanted, mesh_id, pin, member_id, endpoint, sans))
+    key = recovery_public(recovery)
+    _write_ledger(paths, (wanted, mesh_id, authority, member_id, endpoint, sans, key))
     write_membership(
         paths,
         Membership(
@@ -105,6 +105,7 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
         host=host,
         totp_uri=provisioning_uri(totp, wanted.name),
         totp_key=key_text(totp),
+        recovery=recovery_text(recovery),
     )
 
 
@@ -119,21 +120,24 @@ def _check_wanted(wanted: CreateMesh) -> None:
         )
 
 
-def _own_sans(settings: Settings, endpoint: Endpoint, domain: str) -> tuple[str, ...]:
+def _own_sans(
+    settings: Settings, policy: Policy, endpoint: Endpoint, domain: str
+) -> tuple[str, ...]:
     """Return the names of the first node, checked now: a CA that cannot certify itself is none."""
-    policy = settings.policy
-    own = addresses_in(endpoint.addresses, policy.networks)
-    sans = granted_sans(endpoint.host, domain, own, settings.node.sans)
-    check_sans(sans, names=policy.names, networks=policy.networks)
+    sans = host_sans(policy, endpoint.host, domain, endpoint.addresses, settings.node.sans)
+    # A wildcard is an operator's invitation to somebody else, never a host's own name.
+    check_names(replace(policy, wildcards=False), domain, sans)
     return sans
 
 
-def _set_aside(paths: Paths) -> None:
+def set_aside(paths: Paths) -> None:
     """Move what an unfinished creation left out of the way; without membership it is nothing."""
     left = [path for path in (paths.authority, paths.ledger, paths.credential) if path.exists()]
+    # The other CA of a rollover, which a restore that died had put back already.
+    left += sorted(paths.data.glob(f"{paths.authority.name}.{ASIDE}*"))
     if not left:
         return
-    aside = paths.data / f"unfinished-{boottime_ms()}"
+    aside = paths.data / f"{UNFINISHED}{boottime_ms()}"
     private_directory(aside)
     for path in left:
         path.rename(aside / path.name)
@@ -143,22 +147,24 @@ def _set_aside(paths: Paths) -> None:
                 beside.rename(aside / beside.name)
 
 
-def _profile(settings: Settings, mesh_id: str, name: str) -> CAProfile:
+def _profile(settings: Settings, mesh_id: str, wanted: CreateMesh) -> CAProfile:
     return CAProfile(
         mesh_id=mesh_id,
-        mesh_name=name,
-        permitted_names=settings.policy.names,
-        permitted_networks=settings.policy.networks,
+        mesh_name=wanted.name,
+        permitted_names=wanted.policy.names,
+        permitted_networks=wanted.policy.networks,
         root_lifetime_s=settings.ca.root_lifetime.s,
         issuer_lifetime_s=settings.ca.issuer_lifetime.s,
     )
 
 
 def _write_vault(
-    settings: Settings, paths: Paths, what: tuple[CreatedAuthority, str, bytes, CreateMesh]
+    settings: Settings,
+    paths: Paths,
+    what: tuple[CreatedAuthority, str, bytes, CreateMesh, bytes],
 ) -> None:
-    authority, mesh_id, totp, wanted = what
-    credential = os.urandom(CREDENTIAL_BYTES) if wanted.credential else None
+    authority, mesh_id, totp, wanted, recovery = what
+    credential = os.urandom(CREDENTIAL_BYTES) if _opens_itself(wanted) else None
     sealed = seal_keys(
         authority,
         mesh_id=mesh_id,
@@ -168,6 +174,7 @@ def _write_vault(
         kdf=KDFCost(settings.ca.kdf_memory // 1024, settings.ca.kdf_passes, KDF_LANES),
         entropy=os.urandom,
         now=wall_s(),
+        recovery=recovery,
     )
     if credential is not None:
         private_directory(paths.credential.parent)
@@ -175,12 +182,16 @@ def _write_vault(
     create_vault(paths.authority, authority, sealed)
 
 
+def _opens_itself(wanted: CreateMesh) -> bool:
+    """Whether a secret beside the keys opens them: asked for, and allowed by the policy."""
+    return wanted.credential and wanted.policy.unattended
+
+
 def _write_ledger(
-    settings: Settings,
     paths: Paths,
-    what: tuple[CreateMesh, str, str, str, Endpoint, tuple[str, ...]],
+    what: tuple[CreateMesh, str, CreatedAuthority, str, Endpoint, tuple[str, ...], str],
 ) -> None:
-    wanted, mesh_id, pin, member_id, endpoint, sans = what
+    wanted, mesh_id, authority, member_id, endpoint, sans, recovery_key = what
     domain, now = mesh_domain(wanted.name), wall_s()
     ledger = Ledger.open(paths.ledger, node=endpoint.host)
     try:
@@ -190,11 +201,14 @@ def _write_ledger(
                 mesh_id=mesh_id,
                 name=wanted.name,
                 domain=domain,
-                pin=pin,
+                pin=fingerprint(authority.root),
                 enrollment_open=wanted.enrollment_open,
-                approval=wanted.approval,
-                names=settings.policy.names,
-                networks=settings.policy.networks,
+                approval=wanted.policy.approval,
+                names=wanted.policy.names,
+                networks=wanted.policy.networks,
+                policy=wanted.policy,
+                root_crl=authority.root_crl,
+                recovery_key=recovery_key,
             ),
             actor="init",
             now=now,

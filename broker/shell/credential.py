@@ -9,15 +9,20 @@ from dataclasses import dataclass
 
 from broker.errors import (
     BadCredentialError,
+    CALockedError,
     EnrollmentClosedError,
     InviteExpiredError,
     InviteUsedError,
+    LedgerDamagedError,
 )
 from broker.ledger.rows import InviteRow
 from broker.pki.totp import matching_step
+from broker.pki.totp_box import open_totp
+from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.enrollment import Join
+from broker.wire.facts import InviteUsed, TOTPStepUsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,38 @@ def check_credential(state: BrokerState, request: Join, now: UnixSeconds) -> Cre
     return _by_totp(state, request, now)
 
 
+def enrollment_secret(state: BrokerState) -> bytes:
+    """Return the secret whose codes count now: the journal's newest, else the mesh's first one.
+
+    Asked for each time instead of kept: so a restart, a takeover, a rollback and a merge all leave
+    the secret that the ledger tells of.
+
+    Raises:
+        CALockedError: The keys that seal it are closed.
+        LedgerDamagedError: It was sealed for other keys; no code counts then, the old one neither.
+    """
+    mesh, opened = state.mesh(), state.keys.opened
+    if opened is None:
+        raise CALockedError(f"the CA key on {state.host} is locked", hint="certmesh ca unlock")
+    if not any(mesh.totp_box):
+        return state.keys.totp_secret
+    secret = open_totp(opened.wrapping_key, mesh.mesh_id, mesh.totp_box)
+    if secret is None:
+        raise LedgerDamagedError(
+            "the enrollment secret in the journal does not open with the keys of this node",
+            hint="set a new one: certmesh enrollment rotate-totp; invites work meanwhile",
+        )
+    return secret
+
+
+def spend(batch: Batch, credential: Credential, key_hash: str, member_id: str) -> None:
+    """Note who redeemed the credential; it belongs to that key from now on."""
+    if credential.invite is not None:
+        batch.append(InviteUsed(credential.invite.invite_id, member_id, key_hash), credential.host)
+    else:
+        batch.append(TOTPStepUsed(credential.step, key_hash), credential.host)
+
+
 def _by_invite(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:
     # Looking the secret up by its hash leaks nothing useful through timing: a guess has to
     # invert SHA-256 first.
@@ -107,7 +144,7 @@ def _by_totp(state: BrokerState, request: Join, now: UnixSeconds) -> Credential:
             hint="certmesh enrollment open on the CA, or certmesh invite create",
         )
     window = state.settings.enrollment.totp_window
-    step = matching_step(state.keys.totp_secret, request.totp_code, now, window)
+    step = matching_step(enrollment_secret(state), request.totp_code, now, window)
     if step is None:
         raise BadCredentialError(
             "the code is wrong or too old", hint="check both clocks, then type the newest code"

@@ -9,12 +9,20 @@ import zmq
 
 from broker.clock import boottime_ms, wall_s
 from broker.core.capability import is_allowed
-from broker.errors import ForbiddenError, MeshError, StorageError, UnregisteredError
+from broker.core.operators import DECISIONS, require_operator
+from broker.errors import (
+    ForbiddenError,
+    MeshError,
+    StorageError,
+    UnregisteredError,
+    error_classes,
+)
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller, Deferred
 from broker.shell.dispatch import ALWAYS_REMEMBERED, REMEMBERED, VERBS
+from broker.shell.refused import note_refused
 from broker.shell.replication import answer_polls
 from broker.shell.state import BrokerState
 from broker.wire.base import Request
@@ -26,11 +34,13 @@ from broker.wire.codec import (
     fault_of,
     request_id_of,
 )
+from broker.wire.control import Fault
 from broker.wire.events import RosterMoved
 from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.messages import Answer, AnyEvent, AnyReply
 
 REQUEST_ID_BYTES = 16
+_PASSING = frozenset(code.value for code, kind in error_classes().items() if kind.retryable)
 
 
 @dataclass(slots=True)
@@ -74,17 +84,18 @@ class Desk:
                 return None
             return Outgoing(self._caller(incoming, request_id, 0), fault_of(refusal), wrote=False)
         caller = self._caller(incoming, call.request_id, call.ttl_ms)
-        before = batch.writes
+        before, told = batch.writes, len(batch.facts)
         try:
             reply = self._answer(batch, caller, call.request)
         except StorageError:
             raise
         except MeshError as refusal:
+            if len(batch.facts) == told:
+                note_refused(self.state, batch, caller, (call.request, refusal))
             reply = fault_of(refusal)
         if isinstance(reply, Deferred):
             return None
-        kind = type(call.request)
-        if kind in ALWAYS_REMEMBERED or (batch.writes > before and kind in REMEMBERED):
+        if _is_remembered(type(call.request), reply, wrote=batch.writes > before):
             batch.remember(call.request_id, encode(Answer(call.request_id, reply))[1])
         # Whatever is decided once the group is open may rest on rows that are not durable yet.
         return Outgoing(caller, reply, wrote=batch.writes > 0)
@@ -147,6 +158,9 @@ class Desk:
             raise UnregisteredError("introduce yourself first", hint="send ready")
         if caller.service is not None and not is_allowed(caller.service, request):
             raise ForbiddenError(f"{caller.service} may not send {kind.__name__}")
+        if kind in DECISIONS:
+            mesh = self.state.mesh_row()
+            require_operator(mesh.policy if mesh is not None else None, request)
         if kind is not Beat:
             self.state.workers.alive(caller.identity, caller.now_ms)
         if kind in REMEMBERED:
@@ -154,3 +168,14 @@ class Desk:
             if earlier is not None:
                 return decode_answer([VERSION_FRAME, earlier]).reply
         return VERBS[kind](self.state, batch, caller, request)
+
+
+def _is_remembered(kind: type[Request], reply: AnyReply, *, wrote: bool) -> bool:
+    """Return whether a retry of this request gets this very reply again.
+
+    A refusal that passes had no effect but its audit row: the retry it asks for is a new question.
+    """
+    if kind in ALWAYS_REMEMBERED:
+        return True
+    passes = isinstance(reply, Fault) and (reply.retry_after_ms > 0 or reply.code in _PASSING)
+    return wrote and kind in REMEMBERED and not passes

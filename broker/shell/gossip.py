@@ -10,6 +10,7 @@ from broker.errors import ClaimRejectedError, MeshError
 from broker.pki.statement import Statements, sign_beat, sign_head
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
+from broker.shell.issuers import issuers_of
 from broker.shell.state import BrokerState
 from broker.units import Millis, UnixSeconds
 from broker.wire.claims import (
@@ -18,12 +19,12 @@ from broker.wire.claims import (
     Gossip,
     Head,
     HeadStatement,
+    NameStatement,
     PrimaryBeat,
     SignedBeat,
     SignedHead,
+    SignedName,
 )
-from broker.wire.codec import decode_body
-from broker.wire.roster import SignedBundle
 
 REJECTED_EVERY_MS = 60_000
 BOOT_BITS = 24
@@ -56,6 +57,18 @@ def verified_head(state: BrokerState, signed: SignedHead) -> Head:
     if verifier is None:
         raise ClaimRejectedError("this node has no issuing certificate to verify a head with")
     return verifier.head(signed).head
+
+
+def verified_name(state: BrokerState, signed: SignedName) -> NameStatement:
+    """Return what a member of this mesh is called.
+
+    Raises:
+        ClaimRejectedError: The issuing key of this mesh did not sign it.
+    """
+    verifier = _statements(state)
+    if verifier is None:
+        raise ClaimRejectedError("this node has no issuing certificate to verify a name with")
+    return verifier.name(signed)
 
 
 def keep_newest(state: BrokerState, gossip: Gossip) -> None:
@@ -155,18 +168,16 @@ def shown_sequence(state: BrokerState, now_ms: Millis) -> int:
 
 
 def _statements(state: BrokerState) -> Statements | None:
-    """Return what verifies statements: the vault's issuing certificate, or the bundle's."""
+    """Return what verifies statements: the issuing certificates of vault, rows and bundle."""
     book, membership = state.gossip, state.membership
     if membership is None:
         return None
-    if state.keys.vault is not None:
-        issuing = state.keys.vault.issuing
-    elif state.follow.bundle_bytes:
-        issuing = decode_body(state.follow.bundle_bytes, SignedBundle).issuing
-    else:
+    issuing = issuers_of(state)
+    if not issuing:
         return None
     if book.statements is None or issuing != book.issuing:
-        book.statements, book.issuing = Statements(issuing, membership.mesh_id), issuing
+        statements = Statements(issuing[0], membership.mesh_id, *issuing[1:])
+        book.statements, book.issuing = statements, issuing
     return book.statements
 
 

@@ -6,14 +6,17 @@ this process only after the commit, so none exists that the ledger does not know
 
 from dataclasses import dataclass
 
-from broker.core.names import check_sans, server_name
+from broker.core.names import server_name
+from broker.core.policy import check_names, lifetime_end
 from broker.core.renewal import BACKDATE_S, renew_at
 from broker.errors import CSRRejectedError
 from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
-from broker.pki.issuer import Issuer
+from broker.pki.authority import fingerprint
+from broker.pki.chain import key_id_of, was_issued_by
 from broker.pki.profile import LeafProfile
 from broker.pki.request import CertificateRequest
 from broker.shell.batch import Batch
+from broker.shell.bundling import other_ca
 from broker.shell.caller import Caller
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
@@ -45,7 +48,7 @@ def check_request(mesh: MeshRow, request: CertificateRequest, subject: Subject) 
         NameNotAllowedError: The subject itself is outside the policy.
         CSRRejectedError: SANs or common name that are not the subject's.
     """
-    check_sans(subject.sans, names=mesh.names, networks=mesh.networks)
+    check_names(mesh.policy, mesh.domain, subject.sans)
     allowed = {subject.host, *subject.sans}
     foreign = [san for san in request.sans if san not in allowed]
     if request.common_name and request.common_name not in allowed:
@@ -62,7 +65,15 @@ def issue_first(
     state: BrokerState, batch: Batch, caller: Caller, request: CertificateRequest, subject: Subject
 ) -> Issued:
     """Issue the first certificate of a member that the drain already made known."""
-    issued = _sign(state, caller, request, subject)
+    issued = sign(state, caller, request, subject)
+    enter_first(batch, request, subject, issued)
+    return issued
+
+
+def enter_first(
+    batch: Batch, request: CertificateRequest, subject: Subject, issued: Issued
+) -> None:
+    """Write down a first certificate that was signed in this drain."""
     batch.append(
         CertificateIssued(
             member_id=subject.member_id,
@@ -75,14 +86,13 @@ def issue_first(
         ),
         actor=subject.host,
     )
-    return issued
 
 
 def issue_renewal(
     state: BrokerState, batch: Batch, caller: Caller, request: CertificateRequest, member: MemberRow
 ) -> Issued:
     """Issue a certificate that replaces the member's current one."""
-    issued = _sign(state, caller, request, subject_of(member))
+    issued = sign(state, caller, request, subject_of(member))
     batch.append(
         CertificateRenewed(
             member_id=member.member_id,
@@ -99,26 +109,41 @@ def issue_renewal(
     return issued
 
 
-def issued_before(issuer: Issuer, row: CertificateRow) -> Issued:
-    """Return a certificate again that was issued earlier for the same key."""
+def issued_before(state: BrokerState, row: CertificateRow) -> Issued:
+    """Return a certificate again that was issued earlier for the same key.
+
+    It goes with the CA that signed it: that may have been replaced meanwhile.
+    """
+    issuer, rollover = state.issuer(), state.rollover()
+    root, issuing = issuer.root_der, issuer.issuing_der
+    if rollover is not None and not was_issued_by(row.certificate, key_id_of(issuing)):
+        root, issuing = other_ca(rollover, fingerprint(root))
     return Issued(
         serial=row.serial,
         leaf=row.certificate,
-        issuing=issuer.issuing_der,
-        root=issuer.root_der,
+        issuing=issuing,
+        root=root,
         not_before=UnixSeconds(row.not_before),
         not_after=UnixSeconds(row.not_after),
         renew_at=UnixSeconds(row.renew_at),
     )
 
 
-def _sign(
+def sign(
     state: BrokerState, caller: Caller, request: CertificateRequest, subject: Subject
 ) -> Issued:
+    """Return a certificate that nobody knows of yet; it counts once its row is committed.
+
+    Whatever can be refused is refused here, so whoever writes other rows for it signs first.
+
+    Raises:
+        CSRRejectedError: The request asks for more than the subject gets, or nothing can be issued.
+        NameNotAllowedError: The subject is outside the policy.
+    """
     mesh, issuer = state.mesh(), state.issuer()
     check_request(mesh, request, subject)
-    policy = state.settings.policy
-    not_after = UnixSeconds(min(caller.now + policy.leaf_lifetime.s, issuer.not_after))
+    policy = mesh.policy
+    not_after = lifetime_end(policy, caller.now, issuer.not_after)
     profile = LeafProfile(
         serial=serial_from(state.draw(SERIAL_BYTES)),
         host=subject.host,
@@ -128,6 +153,7 @@ def _sign(
         crl_url=_crl_url(state, mesh),
         mesh_id=mesh.mesh_id,
         member_id=subject.member_id,
+        wildcards=policy.wildcards,
     )
     leaf = issuer.sign_leaf(request, profile)
     jitter = state.settings.renewal.jitter * state.chance()

@@ -11,6 +11,7 @@ import zmq
 from broker.clock import boottime_ms, wall_s
 from broker.errors import OversizedMessageError, StorageError
 from broker.runtime.stop import StopSignal
+from broker.shell.attempts import flush_attempts
 from broker.shell.batch import Batch
 from broker.shell.desk import Desk, Incoming, Outgoing
 from broker.shell.ticks import Ticks, flush_presence
@@ -133,6 +134,7 @@ class Loop:
         batch = self._desk.open_batch()
         try:
             flush_presence(self._desk.state, batch)
+            flush_attempts(self._desk.state, batch, wall_s())
         except StorageError as failure:
             self._desk.void(batch, [], failure)
         else:

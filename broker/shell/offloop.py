@@ -30,6 +30,7 @@ class OffLoop:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._jobs: queue.Queue[tuple[Job, Then]] = queue.Queue(QUEUE_MAX)
         self._done: deque[tuple[Then, Any]] = deque()
+        self._alone: set[str] = set()
         threading.Thread(target=self._work, name="offloop", daemon=True).start()
 
     def submit(self, job: Job, then: Then) -> bool:
@@ -38,6 +39,23 @@ class OffLoop:
             self._jobs.put_nowait((job, then))
         except queue.Full:
             return False
+        return True
+
+    def aside(self, job: Job, then: Then) -> None:
+        """Run a job of seconds or minutes in a thread of its own: no unlock waits behind it."""
+        threading.Thread(target=self._run, args=(job, then), name="aside", daemon=True).start()
+
+    def alone(self, name: str, job: Job, then: Then) -> bool:
+        """Run a job as `aside` does; False while another one of that name is running."""
+        if name in self._alone:
+            return False
+        self._alone.add(name)
+
+        def done(batch: Batch, outcome: Any) -> None:
+            self._alone.discard(name)
+            then(batch, outcome)
+
+        self.aside(job, done)
         return True
 
     def finished(self) -> list[tuple[Then, Any]]:
@@ -56,10 +74,12 @@ class OffLoop:
 
     def _work(self) -> None:
         while True:
-            job, then = self._jobs.get()
-            try:
-                outcome = job()
-            except Exception as error:  # noqa: BLE001 (outcome of somebody else's code)
-                outcome = error
-            self._done.append((then, outcome))
-            os.eventfd_write(self.descriptor, 1)
+            self._run(*self._jobs.get())
+
+    def _run(self, job: Job, then: Then) -> None:
+        try:
+            outcome = job()
+        except Exception as error:  # noqa: BLE001 (outcome of somebody else's code)
+            outcome = error
+        self._done.append((then, outcome))
+        os.eventfd_write(self.descriptor, 1)

@@ -1,6 +1,9 @@
 """Rows this node wrote in a reign that was outranked: kept until they are in the mesh's journal."""
 
+from collections.abc import Sequence
+
 from broker.core.adoption import Orphan, adopt_page
+from broker.core.rollover import conflicts
 from broker.errors import MalformedMessageError, UnknownKindError
 from broker.ledger.lines import line_of
 from broker.runtime.events import EventName
@@ -9,6 +12,7 @@ from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
 from broker.units import Millis
 from broker.wire.events import BundleMoved
+from broker.wire.facts import MergeConflict
 from broker.wire.replica import OrphanLine, OrphanPage
 
 ACTOR = "failover"
@@ -40,7 +44,8 @@ def adopt_own(state: BrokerState, batch: Batch, now_ms: Millis) -> None:
         return
     page = own_orphans(state)
     try:
-        facts = adopt_page([Orphan.of(line) for line in page.lines], state.ledger)
+        orphans = [Orphan.of(line) for line in page.lines]
+        facts = (*adopt_page(orphans, state.ledger), *rollover_reviews(state, orphans))
     except (MalformedMessageError, UnknownKindError) as error:
         # Set aside by another release: they wait in the archive, and the broker goes on.
         if state.refusals.passes("orphans", now_ms, SAID_EVERY_MS):
@@ -51,6 +56,19 @@ def adopt_own(state: BrokerState, batch: Batch, now_ms: Millis) -> None:
     batch.adopted([bytes.fromhex(line.hash) for line in page.lines])
     log(EventName.MERGE_ADOPTED, source=state.host, rows=len(page.lines))
     batch.publish(BundleMoved(state.ledger.bundle_sequence()))
+
+
+def rollover_reviews(state: BrokerState, orphans: Sequence[Orphan]) -> tuple[MergeConflict, ...]:
+    """Return what a person should know of steps of a rollover that come home and do not fit."""
+    ledger, row = state.ledger, state.rollover()
+
+    def phase_of(pin: str) -> str | None:
+        found = ledger.rollover_to(pin)
+        return found.phase if found is not None else None
+
+    fresh = [orphan for orphan in orphans if not ledger.holds_origin(orphan.origin)]
+    found = conflicts(fresh, phase_of, row.pin if row is not None else "")
+    return tuple(item for item in found if not ledger.review_listed(item.review_id))
 
 
 def _ready_for_more(state: BrokerState) -> None:

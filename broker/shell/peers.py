@@ -4,7 +4,7 @@ TLS proved that the caller holds a key our CA certified; everything else, revoca
 decided here against the roster, so that an open connection is no excuse.
 """
 
-from broker.core.names import server_name
+from broker.core.names import mesh_domain, server_name
 from broker.errors import ErrorCode, MeshError, NotAMemberError, RevokedError
 from broker.ledger.rows import MemberRow
 from broker.runtime.settings import Settings
@@ -51,6 +51,22 @@ def authorize_key_holder(state: BrokerState, batch: Batch, caller: Caller, peer:
         raise
 
 
+def refuse_revoked(state: BrokerState, batch: Batch, caller: Caller, peer: Peer) -> None:
+    """Refuse a peer that anything known here says is revoked, on whatever node this is.
+
+    A member has no roster: its bundle is what it knows, and who is not in it may be new.
+
+    Raises:
+        RevokedError: Revoked by the roster or by the newest verified bundle.
+        NotAMemberError: Another certificate has its serial.
+    """
+    try:
+        _refuse_known_revoked(state, peer)
+    except MeshError as refusal:
+        note_refusal(state, batch, caller, peer, refusal.code)
+        raise
+
+
 def note_refusal(
     state: BrokerState, batch: Batch, caller: Caller, peer: Peer, code: ErrorCode
 ) -> None:
@@ -80,6 +96,9 @@ def primary_doors(state: BrokerState) -> Endpoint | None:
 
 def own_domain(membership: Membership) -> str:
     """Return the domain of the mesh this node belongs to."""
+    if "." in membership.host:
+        # A dotted name is its own server name and says nothing about the mesh.
+        return mesh_domain(membership.mesh_name)
     return membership.server_name.removeprefix(f"{membership.host}.")
 
 
@@ -107,6 +126,8 @@ def split_address(text: str) -> tuple[str, int]:
 
 def _member_behind(state: BrokerState, caller: Caller, peer: Peer) -> MemberRow:
     found = state.ledger.certificate(peer.serial)
+    if found is None and (known := _renewed_after_the_backup(state, caller, peer)):
+        return known
     if found is None or found[1].fingerprint != peer.fingerprint:
         raise NotAMemberError(
             "this certificate is not in the roster", hint="join again: certmesh join INVITE"
@@ -123,15 +144,28 @@ def _member_behind(state: BrokerState, caller: Caller, peer: Peer) -> MemberRow:
     return member
 
 
+def _renewed_after_the_backup(state: BrokerState, caller: Caller, peer: Peer) -> MemberRow | None:
+    """Return the active member that a certificate of the lost rows names, after a restoration.
+
+    TLS proved that this CA issued it. A ledger that was restored lacks the certificates issued
+    after its backup, and would turn away every member that was renewed meanwhile. What the living
+    call revoked stays out, and what could have been issued only later is somebody else's.
+    """
+    book, mesh = state.restored, state.mesh_row()
+    if book is None or not book.mark.settled or mesh is None or peer.not_after < caller.now:
+        return None
+    if peer.serial in state.follow.still_revoked:
+        raise RevokedError(f"{peer.host} was revoked", hint="a comeback needs a new invite")
+    if peer.not_after > book.mark.at + mesh.policy.leaf_lifetime_s:
+        return None
+    member = state.ledger.member_by_host(peer.host)
+    return member if member is not None and member.state == "active" else None
+
+
 def _key_holder_behind(state: BrokerState, caller: Caller, peer: Peer) -> Endpoint:
     if peer.not_after < caller.now:
         raise NotAMemberError(f"the certificate of {peer.host} expired", hint="renew it there")
-    bundle = state.follow.bundle
-    listed = bundle.revoked_serials if bundle is not None else ()
-    if peer.serial in listed or peer.serial in state.follow.still_revoked:
-        raise RevokedError(f"{peer.host} was revoked", hint="run certmesh member list on the CA")
-    if state.mesh_row() is not None:
-        _refuse_revoked(state, peer)
+    _refuse_known_revoked(state, peer)
     leader = state.leader()
     holder = state.key_holder_doors().get(peer.host)
     if holder is None and leader is not None and leader.host == peer.host:
@@ -142,6 +176,15 @@ def _key_holder_behind(state: BrokerState, caller: Caller, peer: Peer) -> Endpoi
             hint="only the primary and standbys may ask this",
         )
     return holder
+
+
+def _refuse_known_revoked(state: BrokerState, peer: Peer) -> None:
+    bundle = state.follow.bundle
+    listed = bundle.revoked_serials if bundle is not None else ()
+    if peer.serial in listed or peer.serial in state.follow.still_revoked:
+        raise RevokedError(f"{peer.host} was revoked", hint="run certmesh member list on the CA")
+    if state.mesh_row() is not None:
+        _refuse_revoked(state, peer)
 
 
 def _refuse_revoked(state: BrokerState, peer: Peer) -> None:

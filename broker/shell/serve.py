@@ -3,7 +3,6 @@
 import os
 import random
 import secrets
-import socket as sockets_of_the_system
 import sys
 
 import msgspec
@@ -24,6 +23,7 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.sockets import control_router, publisher, request_router
 from broker.runtime.stop import StopSignal
+from broker.shell.attempts import restore_attempts
 from broker.shell.batch import Batch
 from broker.shell.bundling import restore_follow
 from broker.shell.desk import Desk
@@ -31,12 +31,16 @@ from broker.shell.lock import only_broker
 from broker.shell.loop import Loop
 from broker.shell.membership import read_membership
 from broker.shell.offloop import OffLoop
+from broker.shell.ownhost import own_host
+from broker.shell.restored import open_restored
 from broker.shell.standing import open_election
 from broker.shell.state import BrokerState
 from broker.shell.succession import pass_time
-from broker.shell.unlocking import open_by_credential
+from broker.shell.trust import follow_trust
+from broker.shell.unlocking import open_unattended
 from broker.shell.vault import load_vault
 from broker.shell.verified import open_ledger
+from broker.shell.witness import restore_head
 
 LOCAL_BOOT = "boot"
 
@@ -52,11 +56,6 @@ def serve(settings: Settings, paths: Paths) -> int:
         sys.stderr.write(f"certmesh broker: {error.detail}. {error.hint}\n")
         log(EventName.CONFIG_REJECTED, detail=error.detail, hint=error.hint)
         return Exit.TEMPORARY if isinstance(error, ConflictError) else Exit.FAILED
-
-
-def own_host(settings: Settings) -> str:
-    """Return this node's host name: the setting, else the machine's first label."""
-    return settings.node.name or sockets_of_the_system.gethostname().split(".")[0].lower()
 
 
 def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
@@ -84,10 +83,14 @@ def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
         membership=membership,
         boot=boot,
     )
+    restore_attempts(state)
     state.keys.vault = load_vault(paths.authority)
     state.follow.term = membership.term if membership else 1
     restore_follow(state)
-    open_by_credential(state)
+    restore_head(state)
+    follow_trust(state, boottime_ms())
+    open_unattended(state, os.environ)
+    open_restored(state)
     _take_up_role(state)
     return state
 

@@ -12,19 +12,23 @@ from broker.core.liveness import WorkerTable
 from broker.core.observation import Standing, Surroundings, Version
 from broker.core.own import OwnCertificate
 from broker.core.presence import PresenceTable
-from broker.core.quiet import Quiet
+from broker.core.quiet import Budget, Quiet
 from broker.core.renewal import Backoff
+from broker.core.rotation import Rotation
+from broker.core.witness import WitnessBook
 from broker.errors import CALockedError, NoMeshError, NotPrimaryError, WithheldError
-from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
+from broker.ledger.rows import CertificateRow, MemberRow, MeshRow, RolloverRow
 from broker.ledger.sqlite import Ledger
 from broker.pki.issuer import Issuer
 from broker.pki.seal import OpenedKeys
 from broker.pki.transfer import TransferKey
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
-from broker.shell.books import GossipBook, Leaving, Replication
+from broker.shell.books import GossipBook, Leaving, Replication, TrustBook
 from broker.shell.caller import Caller
 from broker.shell.offloop import OffLoop
+from broker.shell.safekeeping import BackupBook, RestoreBook
+from broker.shell.slotbook import Asks, SlotChange
 from broker.shell.tasks import TaskQueue
 from broker.shell.vault import Vault
 from broker.units import Millis
@@ -42,15 +46,19 @@ class KeyRoom:
     """The CA's files and, while unlocked, its open key. Nothing else in the pool maps the key.
 
     `opened_by` is the slot that opened it while nobody could write that down: the audit trail gets
-    the row as soon as this node serves.
+    the row as soon as this node serves. `totp_secret` is the first enrollment secret of the mesh
+    (see `enrollment_secret` for the one in force), `rotation` one that waits for its proof.
     """
 
     vault: Vault | None = None
     issuer: Issuer | None = None
     totp_secret: bytes = field(default=b"", repr=False)
     opened: OpenedKeys | None = field(default=None, repr=False)
+    rotation: Rotation | None = None
     opened_by: str = ""
     locks: int = 0
+    change: SlotChange | None = None
+    asks: Asks = field(default_factory=Asks)
 
     @property
     def state(self) -> CAState:
@@ -112,7 +120,10 @@ class BrokerState:
     election: Election | None = None
     gossip: GossipBook = field(default_factory=GossipBook)
     replication: Replication = field(default_factory=Replication)
+    trust: TrustBook = field(default_factory=TrustBook)
     leaving: Leaving | None = None
+    backups: BackupBook = field(default_factory=BackupBook)
+    restored: RestoreBook | None = None
     claims: dict[str, Claim] = field(default_factory=dict)
     stands: Standing | None = None
     transfer: TransferKey | None = None
@@ -125,8 +136,11 @@ class BrokerState:
     backoff: dict[object, Backoff] = field(default_factory=dict)
     deferred_by: dict[str, set[bytes]] = field(default_factory=dict)
     refusals: Quiet = field(default_factory=Quiet)
+    refusal_rows: Budget = field(default_factory=lambda: Budget(100, 10_000))
+    bad_tokens: AttemptLimiter = field(default_factory=lambda: AttemptLimiter(20, 60_000))
     rows: Quiet = field(default_factory=Quiet)
     pulls: Quiet = field(default_factory=Quiet)
+    witnesses: WitnessBook = field(default_factory=WitnessBook)
     due_after: tuple[int, str] = (-1, "")
     due_not_before_ms: int = 0
     force_renewal: bool = False
@@ -134,6 +148,7 @@ class BrokerState:
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
     _mesh: tuple[str, MeshRow | None] = ("", None)
+    _rollover: tuple[str, RolloverRow | None] = ("", None)
     _around: tuple[object, Surroundings | None] = (None, None)
     _view: tuple[object, NodeView | None] = (None, None)
 
@@ -165,6 +180,13 @@ class BrokerState:
         if self._mesh[0] != head:
             self._mesh = (head, self.ledger.mesh())
         return self._mesh[1]
+
+    def rollover(self) -> RolloverRow | None:
+        """Return the open rollover this node's ledger tells of, read once per head."""
+        head = self.ledger.head.hash
+        if self._rollover[0] != head:
+            self._rollover = (head, self.ledger.rollover())
+        return self._rollover[1]
 
     def cached_view(self, powers: str, compose: Callable[[], NodeView]) -> NodeView:
         """Return this node's view, composed again only after something in it changed."""
@@ -244,13 +266,14 @@ class BrokerState:
     def surroundings(self) -> Surroundings:
         """Return what the election needs to know of this node, read once per head."""
         unready = self._unready()
-        key = (self.ledger.head.hash, self.follow.bundle_bytes, unready)
+        held = self.restored.held if self.restored is not None else ""
+        key = (self.ledger.head.hash, self.follow.bundle_bytes, unready, held)
         if self._around[0] != key or self._around[1] is None:
-            self._around = (key, self._look_around(unready))
+            self._around = (key, self._look_around(unready, held))
         assert self._around[1] is not None
         return self._around[1]
 
-    def _look_around(self, unready: str) -> Surroundings:
+    def _look_around(self, unready: str, held: str) -> Surroundings:
         head = self.ledger.head
         if self.mesh_row() is not None:
             holders = tuple(row.host for row in self.ledger.key_holders())
@@ -259,7 +282,7 @@ class BrokerState:
             bundle = self.follow.bundle
             holders = tuple(h.endpoint.host for h in bundle.key_holders) if bundle else ()
             others = max(2, len(holders))
-        return Surroundings(holders, others, Version(head.term, head.sequence), unready)
+        return Surroundings(holders, others, Version(head.term, head.sequence), unready, held)
 
     def _unready(self) -> str:
         if self.keys.issuer is None:
@@ -320,6 +343,8 @@ class BrokerState:
         return self.membership
 
     def _hold(self) -> str:
+        if self.restored is not None and self.restored.held:
+            return self.restored.held
         if self.leaving is not None:
             return f"it hands over to {self.leaving.successor}"
         return "it was away and asks the other key holders whether they replaced it"

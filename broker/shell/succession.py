@@ -13,6 +13,7 @@ from broker.core.phases import Effect, Follow, HandOver, Moved, Promote, Turn, W
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
+from broker.shell.bundling import keep_refusing
 from broker.shell.gossip import keep_newest, sign_next_beat
 from broker.shell.handover import begin_leaving, finish_leaving
 from broker.shell.standing import store_standing, tell_leader, tell_moved
@@ -148,6 +149,8 @@ def _take_over_revocations(state: BrokerState, batch: Batch) -> None:
         if member is not None and member.state == "active":
             reason = f"revoked by {bundle.head.primary} in term {bundle.head.term}"
             batch.append(MemberRevoked(member_id, member.host, reason), ACTOR, opening=True)
+    # Of members that no journal has any more: a backup was restored in that term or before.
+    keep_refusing(state, batch, bundle.revoked_serials)
 
 
 def confirm(state: BrokerState, batch: Batch, reason: str, actor: str) -> None:

@@ -7,16 +7,22 @@ from broker.errors import DeadlineError, MeshError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.admission import follow_roster_role
+from broker.shell.attempts import flush_attempts
 from broker.shell.awake import note_awake
+from broker.shell.backup import tick_backups
 from broker.shell.batch import Batch
 from broker.shell.membership import read_membership
 from broker.shell.orphans import adopt_own
 from broker.shell.replication import end_polls
+from broker.shell.restored import go_on_if_all_answered
 from broker.shell.standing import open_election, refresh_standing
 from broker.shell.state import BrokerState
 from broker.shell.succession import pass_time
+from broker.shell.trust import follow_and_tell
 from broker.shell.verbs.approvals import expire_approvals
+from broker.shell.verbs.rollover import retire_when_over
 from broker.shell.verbs.work import give_back
+from broker.shell.witness import settle_doubts
 from broker.units import Millis, UnixSeconds
 from broker.wire.codec import fault_of
 from broker.wire.events import RoleMoved
@@ -51,6 +57,7 @@ class Ticks:
         give_back(batch, state.leases.expired(now_ms))
         self._end_waiting(now_ms)
         end_polls(state, now_ms, now)
+        batch.after_commit.append(lambda: follow_and_tell(state, batch, now_ms, now))
         if now_ms >= self._slow_ms:
             self._slow_ms = Millis(now_ms + SLOW_EVERY_MS)
             note_awake(state.paths.run, now_ms)
@@ -58,10 +65,15 @@ class Ticks:
             expire_approvals(state, batch, now)
             follow_roster_role(state, batch, now_ms)
             adopt_own(state, batch, now_ms)
+            go_on_if_all_answered(state, batch, now_ms)
+            tick_backups(state, now_ms, now)
+            retire_when_over(state, batch, now_ms, now)
+            settle_doubts(state, batch, now_ms)
             self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:
             self._presence_ms = Millis(now_ms + PRESENCE_EVERY_MS)
             flush_presence(state, batch)
+            flush_attempts(state, batch, now)
             refresh_standing(state, batch)
         if now_ms >= self._forget_ms:
             self._forget_ms = Millis(now_ms + FORGET_EVERY_MS)

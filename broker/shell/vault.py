@@ -7,7 +7,8 @@ it there, whole, and there it is found. A removal moves it to `<directory>.remov
 never looked for.
 
 The root key exists once, on the node that made the mesh: an exchange carries it over, and a vault
-with it is never deleted, only set aside as `<directory>.kept`.
+with it is never deleted, only set aside as `<directory>.kept`. Another CA takes its place only
+after a rollover has put a copy aside.
 
 Private keys are on disk only inside `keys.sealed`, which carries a digest of its content: SQLite
 and file systems do not notice a flipped bit, and a damaged slot must not look like a wrong
@@ -19,7 +20,6 @@ import errno
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,11 @@ from broker.errors import (
     MeshExistsError,
     StorageError,
 )
-from broker.pki.authority import CreatedAuthority, der_of_pem, pem
+from broker.pki.authority import CreatedAuthority, der_of_pem, fingerprint, pem
 from broker.pki.chain import check_authority, check_issued, read_certificate
 from broker.pki.seal import CREDENTIAL_BYTES, SEAL_VERSION, SealedKeys
 from broker.runtime.files import fsync_directory, private_directory, write_atomic, write_new
+from broker.shell.privatefile import read_private
 from broker.wire.base import Body
 from broker.wire.codec import decode_body, encode_body
 
@@ -47,10 +48,11 @@ ISSUING = "issuing.pem"
 KEYS = "keys.sealed"
 STAGED, OLD, REMOVED, KEPT = "new", "old", "removed", "kept"
 """Endings of the directories beside the vault, see above."""
+ASIDE, ASIDE_DIGITS = "aside-", 16
+"""Name of a directory that holds another CA whole: so many digits of its pin follow."""
 CERTIFICATE_MODE = 0o644
 """Public anyway; the directory around it is 0700."""
 FILE_BYTES_MAX = 131_072
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ def read_credential(path: Path) -> bytes | None:
     """Return the secret of the credential slot, or None when there is no such file.
 
     Raises:
-        LedgerDamagedError: Unreadable, of another length, or open to other users.
+        LedgerDamagedError: Unreadable, of another length or owner, or open to other users.
     """
     if not path.exists():
         return None
@@ -195,6 +197,11 @@ def _writing(directory: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot write {directory}: {error.strerror}", hint="make room and try again"
         ) from None
+
+
+def aside_of(directory: Path, pin: str) -> Path:
+    """Return where a CA is kept that a rollover made or replaced, see `broker.shell.nextvault`."""
+    return _beside(directory, f"{ASIDE}{pin[:ASIDE_DIGITS]}")
 
 
 def _beside(directory: Path, ending: str) -> Path:
@@ -240,14 +247,19 @@ def _discard(leftover: Path) -> None:
 
 def _with_kept_root(directory: Path, root_der: bytes, sealed: SealedKeys) -> SealedKeys:
     old = load_vault(directory)
-    if old is None or old.sealed.root is None:
+    if old is None or not old.sealed.roots:
         return sealed
     if old.root != root_der:
+        aside = load_vault(aside_of(directory, fingerprint(old.root)))
+        if aside is not None and aside.root == old.root and aside.sealed.roots:
+            return sealed
         raise MeshExistsError(
             f"{directory} has the root key of another certificate authority; it was not touched",
             hint="move it to a safe place first",
         )
-    return msgspec.structs.replace(sealed, root=sealed.root or old.sealed.root)
+    if sealed.roots:
+        return sealed  # its copies are the newer ones: a passphrase came or went
+    return msgspec.structs.replace(sealed, root=old.sealed.root, more_roots=old.sealed.more_roots)
 
 
 def _may_hold_root(directory: Path) -> bool:
@@ -255,7 +267,7 @@ def _may_hold_root(directory: Path) -> bool:
         vault = load_vault(directory)
     except LedgerDamagedError:
         return True
-    return vault is not None and vault.sealed.root is not None
+    return vault is not None and bool(vault.sealed.roots)
 
 
 def _refuse_existing(directory: Path) -> None:
@@ -328,13 +340,10 @@ def _sealed(path: Path) -> SealedKeys:
 
 
 def _private_content(path: Path) -> bytes:
-    mode = stat.S_IMODE(_stat(path).st_mode)
-    if mode & OTHERS:
-        raise LedgerDamagedError(
-            f"{path} is open to other users (mode {mode:04o}); it was not read",
-            hint=f"chmod 600 {path}",
-        )
-    return _content(path)
+    try:
+        return read_private(path, FILE_BYTES_MAX)
+    except FileNotFoundError as error:
+        raise _damaged(path, str(error.strerror)) from None
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from broker.core.phases import Phase
+from broker.shell.backup import backup_problem
 from broker.shell.caller import Caller
+from broker.shell.restored import restored_warning
 from broker.shell.state import BrokerState
 from broker.wire.node import MemberLine
 
@@ -28,6 +30,7 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
         yield "the CA key is locked, this standby cannot take over: certmesh ca unlock"
     elif state.keys.state == "locked":
         yield "the CA key is locked, nothing can be issued or renewed: certmesh ca unlock"
+    yield from filter(None, (restored_warning(state), backup_problem(state, caller.now)))
     yield from _of_succession(state, caller)
     own = state.own
     if state.membership is not None and own.known:
@@ -53,9 +56,17 @@ def _of_succession(state: BrokerState, caller: Caller) -> Iterable[str]:
         leader = election.leader.host if election.leader else "the primary"
         why = f"; this standby holds back: {election.withheld}" if election.withheld else ""
         yield f"{leader} has been silent for {silent_s} s{why}"
+    row = state.rollover()
+    if state.role == "primary" and row is not None and row.phase == "trusting":
+        yield "the next CA is announced and does not sign yet: certmesh ca rollover status"
     lag = state.replication.behind
     if state.role == "standby" and lag is not None and lag > state.settings.standby.lag_warn:
         yield f"this standby is {lag} journal rows behind: certmesh standby sync"
+    for doubt in state.witnesses.contradicted_by() if state.role == "primary" else ():
+        yield (
+            f"{doubt.host} remembers row {doubt.head.sequence} of the audit trail, and it is not "
+            "here: certmesh audit verify"
+        )
     if state.role == "primary" and (reviews := state.ledger.review_count()):
         yield f"{reviews} decisions of a merge wait for a look: certmesh review list"
 

@@ -6,6 +6,7 @@ then the members that are due. Approval: requests nobody was asked about yet.
 
 from collections.abc import Hashable, Iterator
 
+from broker.core.approval import in_turns
 from broker.ledger.rows import CertificateRow, MemberRow
 from broker.shell.caller import Caller
 from broker.shell.peers import primary_doors
@@ -23,7 +24,7 @@ PAGES_PER_LOOK = 8
 """Bounds one look at about ten milliseconds."""
 SCAN_EVERY_MS = 500
 """After a page without a ready member: how long the ledger is left alone."""
-APPROVALS_PAGE = 256
+APPROVALS_PAGE = 512
 
 Candidate = tuple[Hashable, WorkItem]
 
@@ -57,7 +58,11 @@ def next_look_ms(state: BrokerState, service: Service, now: UnixSeconds) -> int:
 def own_due_at(state: BrokerState) -> UnixSeconds | None:
     """Return when this node's own certificate is due, None while unknown."""
     pulls = state.role != "primary"
-    return state.own.due_at(fraction=state.settings.policy.renew_at, pulls=pulls)
+    mesh = state.mesh_row()
+    # A member has no roster: its own settings stand in, and the primary's sweep has the last word.
+    fraction = mesh.policy.renew_at if mesh is not None else state.settings.policy.renew_at
+    due, for_trust = state.own.due_at(fraction=fraction, pulls=pulls), state.trust.due_at
+    return due if due is None or for_trust is None else min(due, for_trust)
 
 
 def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
@@ -151,9 +156,11 @@ def _is_still_due(
 
 def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
     """Yield pending requests; one that a worker left to a person is not offered to it again."""
-    if not state.serves:
+    mesh = state.mesh_row()
+    if not state.serves or mesh is None:
         return
-    for row in state.ledger.approvals("pending", APPROVALS_PAGE):
+    waiting = state.ledger.approvals("pending", APPROVALS_PAGE)
+    for row in in_turns(waiting, lambda row: row.source):
         key = ("approval", row.approval_id)
         deferred = caller.identity in state.deferred_by.get(row.approval_id, ())
         if deferred or state.leases.is_held(key):
@@ -168,6 +175,8 @@ def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
                 method=row.method,
                 key_fingerprint=row.key_hash,
                 words=row.words,
+                note=row.note,
+                mesh=mesh.name,
             ),
         )
 

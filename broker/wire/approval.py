@@ -5,7 +5,10 @@ from broker.wire.ids import Count, Hex, Host, Text, UnixSeconds
 
 
 class Approval(Body, frozen=True):
-    """A pending or decided join; `state`: pending, approved, denied, expired or issued."""
+    """A pending or decided join; `state`: pending, approved, denied, expired or issued.
+
+    `note` is what the policy says of it: a name that is taken, a name that was revoked.
+    """
 
     approval_id: Hex
     host: Host
@@ -19,6 +22,7 @@ class Approval(Body, frozen=True):
     state: Text
     operator: Text = ""
     reason: Text = ""
+    note: Text = ""
 
 
 class ApprovalView(Reply, frozen=True, tag="approval-view"):

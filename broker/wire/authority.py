@@ -4,13 +4,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from broker.wire.base import Body, Reply, Request
+from broker.wire.base import Body, Reply, Request, Veiled
 from broker.wire.ids import CAState, Hex, Host, Term, Text, UnixSeconds
+from broker.wire.policy import Policy
 
 Passphrase = Annotated[bytes, Meta(max_length=1024)]
 
 
-class CreateMesh(Body, frozen=True):
+class CreateMesh(Veiled, Body, frozen=True):
     """Input of `python -m broker create` on standard input (JSON): everything init decides.
 
     The passphrase never appears in argv or environment. `credential` asks for a credential-file
@@ -21,11 +22,14 @@ class CreateMesh(Body, frozen=True):
     passphrase: str
     credential: bool
     enrollment_open: bool
-    approval: bool
+    policy: Policy
 
 
-class MeshCreation(Body, frozen=True):
-    """Output of `python -m broker create` (JSON), shown once by `certmesh init`."""
+class MeshCreation(Veiled, Body, frozen=True):
+    """Output of `python -m broker create` (JSON), shown once by `certmesh init`.
+
+    `recovery` is the secret of the recovery kit.
+    """
 
     mesh_id: Hex
     name: Text
@@ -34,14 +38,16 @@ class MeshCreation(Body, frozen=True):
     host: Host
     totp_uri: Text
     totp_key: Text
+    recovery: Text = ""
 
 
 class SlotView(Body, frozen=True):
-    """One way to unlock: `passphrase` or `credential`."""
+    """One way to unlock; `peer` is whose consent a peer slot needs."""
 
     slot_id: Text
     kind: Text
     created_at: UnixSeconds
+    peer: Text = ""
 
 
 class AuthorityView(Reply, frozen=True, tag="authority-view"):
@@ -65,7 +71,7 @@ class GetAuthority(Request, frozen=True, tag="get-authority"):
     """Ask for the `AuthorityView`."""
 
 
-class UnlockAuthority(Request, frozen=True, tag="unlock-authority"):
+class UnlockAuthority(Veiled, Request, frozen=True, tag="unlock-authority"):
     """Open the issuing key with a passphrase; derived off the loop, answered when done."""
 
     passphrase: Passphrase

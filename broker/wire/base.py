@@ -4,7 +4,24 @@ No `from __future__ import annotations` here or in any wire module: msgspec read
 the class is made.
 """
 
+from typing import Any
+
 import msgspec
+from typing_extensions import override
+
+
+class Veiled:
+    """Shows nothing of itself: what is in here belongs into no log and no traceback."""
+
+    __slots__ = ()
+
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Return nothing for consoles that ask for the fields."""
+        return []
 
 
 class Body(msgspec.Struct, frozen=True):

@@ -64,6 +64,23 @@ class SignedHead(Body, frozen=True):
     signature: Signature
 
 
+class NameStatement(Body, frozen=True):
+    """What a member is called, as its primary's journal said at (`term`, `sequence`)."""
+
+    mesh_id: Hex
+    member_id: Hex
+    host: Host
+    term: Term
+    sequence: Sequence
+
+
+class SignedName(Body, frozen=True):
+    """msgpack of a `NameStatement` and the ECDSA signature of the issuing key over it."""
+
+    body: Statement
+    signature: Signature
+
+
 class Gossip(Body, frozen=True):
     """The newest signed statements a node has, passed on with every probe and heartbeat."""
 

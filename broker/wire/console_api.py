@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from broker.wire.base import Body, Message
+from broker.wire.base import Body, Message, Veiled
 from broker.wire.ids import Count, Hex, Host, Sequence, ServedState, Term, Text, UnixSeconds
 
 
-class UnlockBody(Body, frozen=True):
+class UnlockBody(Veiled, Body, frozen=True):
     """POST /v1/ca/unlock. The passphrase is never logged and never leaves the machine."""
 
     passphrase: Annotated[str, Meta(min_length=1, max_length=256)]
@@ -23,9 +23,10 @@ class InviteBody(Body, frozen=True):
     host: Host
     sans: tuple[Text, ...] = ()
     ttl_s: Annotated[int, Meta(ge=0, le=31_536_000)] = 0
+    rejoin: bool = False
 
 
-class InviteCreated(Message, frozen=True, tag="invite-created"):
+class InviteCreated(Veiled, Message, frozen=True, tag="invite-created"):
     """The only time the secret is shown: `invite` is the `cm1:` string."""
 
     invite: Annotated[str, Meta(max_length=4096)]
@@ -55,6 +56,19 @@ class RevokeBody(Body, frozen=True):
 
     reason: Text = ""
     dry_run: bool = False
+
+
+class RenameBody(Body, frozen=True):
+    """POST /v1/members/{host}/rename."""
+
+    new_host: Host
+    dry_run: bool = False
+
+
+class CodeBody(Veiled, Body, frozen=True):
+    """POST /v1/enrollment/totp/confirm: a code of the new secret."""
+
+    code: Annotated[str, Meta(min_length=6, max_length=16)]
 
 
 class PromoteBody(Body, frozen=True):

@@ -1,6 +1,10 @@
 """Who may ask to join, and the joining itself."""
 
-from broker.wire.base import Body, Reply, Request
+from typing import Annotated
+
+from msgspec import Meta
+
+from broker.wire.base import Body, Reply, Request, Veiled
 from broker.wire.ids import DER, Count, Hex, Host, Port, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
 
@@ -13,6 +17,7 @@ class CreateInvite(Request, frozen=True, tag="create-invite"):
     sans: tuple[Text, ...]
     ttl_s: Count
     operator: Text
+    rejoin: bool = False
 
 
 class InviteView(Reply, frozen=True, tag="invite-view"):
@@ -29,6 +34,7 @@ class InviteView(Reply, frozen=True, tag="invite-view"):
     pin: Hex = ""
     mesh_id: Hex = ""
     primary: Endpoint | None = None
+    rejoin: bool = False
 
 
 class ListInvites(Request, frozen=True, tag="list-invites"):
@@ -72,7 +78,28 @@ class EnrollmentView(Reply, frozen=True, tag="enrollment-view"):
     approval: bool
 
 
-class Join(Request, frozen=True, tag="join"):
+class StartTOTPRotation(Request, frozen=True, tag="start-totp-rotation"):
+    """Draw a new enrollment secret; the old one stays until the new one is proven."""
+
+    operator: Text
+
+
+class TOTPRotationView(Veiled, Reply, frozen=True, tag="totp-rotation-view"):
+    """The new secret for an authenticator, shown once."""
+
+    totp_uri: Text
+    totp_key: Text
+    ttl_s: Count
+
+
+class FinishTOTPRotation(Veiled, Request, frozen=True, tag="finish-totp-rotation"):
+    """A code of the new secret: from now on only the new one counts."""
+
+    code: Text
+    operator: Text
+
+
+class Join(Veiled, Request, frozen=True, tag="join"):
     """A stranger asks for a certificate; exactly one of `invite_secret` and `totp_code` is set.
 
     `ticket_hash` is the SHA-256 of a secret the joiner keeps for polling; `nonce` goes into the
@@ -120,7 +147,7 @@ class JoinAnswer(Reply, frozen=True, tag="join-answer"):
     retry_after_ms: Count = 0
 
 
-class PollTicket(Request, frozen=True, tag="poll-ticket"):
+class PollTicket(Veiled, Request, frozen=True, tag="poll-ticket"):
     """Ask what became of a pending join; answered with a `JoinAnswer` or a refusal."""
 
     ticket_id: Hex
@@ -147,9 +174,32 @@ class GetTrust(Request, frozen=True, tag="get-trust"):
 
 
 class TrustAnswer(Reply, frozen=True, tag="trust-answer"):
-    """Root and issuing certificate, newest CRL (empty while none was signed), DER."""
+    """Root and issuing certificate, newest CRL (empty while none was signed), DER.
+
+    `root_crl` is the root's own list, which names nobody: software that checks a whole chain wants
+    one of each authority in it. The times are those of `crl`, None without one. `other_lists` are
+    those of the other CA while one replaces the other.
+    """
 
     root: DER
     issuing: DER
     crl: bytes
     crl_number: Count
+    root_crl: DER = b""
+    this_update: UnixSeconds | None = None
+    next_update: UnixSeconds | None = None
+    other_lists: Annotated[tuple[bytes, ...], Meta(max_length=4)] = ()
+
+
+class InstallCRL(Request, frozen=True, tag="install-crl"):
+    """A worker fetched revocation lists (PEM); verified against the pinned root, forward only."""
+
+    lists: bytes
+    source: Text
+
+
+class CRLInstalled(Reply, frozen=True, tag="crl-installed"):
+    """The newest list now held; `changed` false when it was already known."""
+
+    crl_number: Count
+    changed: bool

@@ -16,8 +16,8 @@ Host = Annotated[str, Meta(min_length=1, max_length=253)]
 Text = Annotated[str, Meta(max_length=1024)]
 """Free text with a bound: reasons, hints, log lines."""
 
-Hex = Annotated[str, Meta(max_length=128, pattern="^[0-9a-f]*$")]
-"""Lower-case hexadecimal: serials, fingerprints, hashes."""
+Hex = Annotated[str, Meta(max_length=128, pattern=r"^[0-9a-f]*$(?!\n)")]
+"""Lower-case hexadecimal: serials, fingerprints, hashes. A bare `$` would let a line feed pass."""
 
 DER = Annotated[bytes, Meta(max_length=65536)]
 """One DER object."""

@@ -4,10 +4,13 @@ Bytes travel as base64 (msgspec's JSON form). Sizes are bounded by the gateway's
 decoding. Certificates and CSRs are DER.
 """
 
-import msgspec
+from typing import Annotated
 
-from broker.wire.base import Body
-from broker.wire.claims import Claim, Gossip
+import msgspec
+from msgspec import Meta
+
+from broker.wire.base import Body, Veiled
+from broker.wire.claims import Claim, Gossip, Head
 from broker.wire.ids import (
     DER,
     Count,
@@ -23,7 +26,7 @@ from broker.wire.ids import (
 from broker.wire.node import Endpoint
 
 
-class JoinBody(Body, frozen=True):
+class JoinBody(Veiled, Body, frozen=True):
     """POST /v1/join. Exactly one of `invite` and `totp` is not empty."""
 
     host: Host
@@ -64,6 +67,9 @@ class HeartbeatBody(Body, frozen=True):
     served_not_after: UnixSeconds | None = None
     endpoint: Endpoint | None = None
     gossip: Gossip = Gossip()
+    trusts: Annotated[tuple[Hex, ...], Meta(max_length=4)] = ()
+    witness: Head | None = None
+    bundle_term: Term = 0
 
 
 class RekeyBody(Body, frozen=True):
@@ -100,7 +106,7 @@ class Problem(Body, frozen=True):
     primary: Endpoint | None = None
 
 
-class InviteTicket(Body, frozen=True):
+class InviteTicket(Veiled, Body, frozen=True):
     """What an invite string carries; the text form is `cm1:` + base64url of its JSON."""
 
     addresses: tuple[Text, ...]

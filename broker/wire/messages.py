@@ -7,16 +7,35 @@ from broker.wire.approval import (
     GetApproval,
     ListApprovals,
 )
-from broker.wire.audit import AuditVerdict, AuditView, ListAudit, VerifyAudit
+from broker.wire.audit import (
+    AuditVerdict,
+    AuditView,
+    ComplianceView,
+    GetCompliance,
+    ListAudit,
+    VerifyAudit,
+)
 from broker.wire.authority import AuthorityView, GetAuthority, LockAuthority, UnlockAuthority
+from broker.wire.backup import (
+    BackupsView,
+    BackupView,
+    CollectPlan,
+    ListBackups,
+    NoteCollected,
+    PlanCollect,
+    TakeBackup,
+)
 from broker.wire.base import Body
 from broker.wire.control import Ack, Fault
 from broker.wire.enrollment import (
     CreateInvite,
+    CRLInstalled,
     EnrollmentView,
+    FinishTOTPRotation,
     GetEnrollment,
     GetMesh,
     GetTrust,
+    InstallCRL,
     InvitesView,
     InviteView,
     Join,
@@ -26,6 +45,8 @@ from broker.wire.enrollment import (
     PollTicket,
     RevokeInvite,
     SetEnrollment,
+    StartTOTPRotation,
+    TOTPRotationView,
     TrustAnswer,
 )
 from broker.wire.events import (
@@ -49,6 +70,7 @@ from broker.wire.failover import (
 from broker.wire.ids import Count, RequestId
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Ready, Welcome
 from broker.wire.node import GetNode, GetStatus, ListWorkers, NodeView, StatusView, WorkersView
+from broker.wire.policy import GetPolicy, PolicyView, SetPolicy
 from broker.wire.renewal import (
     ForceRenewal,
     InstallAnswer,
@@ -76,24 +98,47 @@ from broker.wire.replica import (
     ReportReady,
     SyncPlan,
 )
+from broker.wire.rollover import (
+    AbortRollover,
+    FinishRollover,
+    GetRollover,
+    RolloverView,
+    StartRollover,
+)
 from broker.wire.roster import (
     BundleAnswer,
     BundleInstalled,
     GetBundle,
     GetMember,
+    GetReach,
     HeartbeatAnswer,
     HeartbeatPlan,
     InstallBundle,
+    LeaveMesh,
     ListMembers,
     MembersView,
     MemberView,
     NoteHeartbeat,
     PrepareHeartbeat,
     RecordHeartbeat,
+    ReinstateMember,
+    RenameMember,
     RevocationAnswer,
     RevokeMember,
     WhoAmI,
     WhoAmIAnswer,
+)
+from broker.wire.slot import (
+    AddSlot,
+    GiveHalf,
+    HalfAnswer,
+    KeepHalf,
+    NoteHalf,
+    PlanUnlock,
+    RemoveSlot,
+    SlotAnswer,
+    UnlockByCode,
+    UnlockPlan,
 )
 from broker.wire.standby import (
     CloseReview,
@@ -110,6 +155,14 @@ from broker.wire.standby import (
     SyncNow,
 )
 from broker.wire.supervision import OverdueView, ReportProcesses
+from broker.wire.token import (
+    CheckToken,
+    CreateToken,
+    ListTokens,
+    RevokeToken,
+    TokensView,
+    TokenView,
+)
 from broker.wire.work import CompleteWork, ExtendLease, LeaseWork, ReleaseLease, WorkAnswer
 
 LivenessRequest = Ready | Beat | Goodbye
@@ -178,6 +231,35 @@ AnyRequest = (
     | SyncNow
     | ListReviews
     | CloseReview
+    | GetPolicy
+    | SetPolicy
+    | StartTOTPRotation
+    | FinishTOTPRotation
+    | ReinstateMember
+    | RenameMember
+    | LeaveMesh
+    | AddSlot
+    | RemoveSlot
+    | UnlockByCode
+    | PlanUnlock
+    | NoteHalf
+    | KeepHalf
+    | GiveHalf
+    | TakeBackup
+    | ListBackups
+    | PlanCollect
+    | NoteCollected
+    | StartRollover
+    | GetRollover
+    | FinishRollover
+    | AbortRollover
+    | CreateToken
+    | ListTokens
+    | RevokeToken
+    | CheckToken
+    | GetCompliance
+    | GetReach
+    | InstallCRL
 )
 
 AnyReply = (
@@ -223,6 +305,19 @@ AnyReply = (
     | PromotionAnswer
     | StepDownAnswer
     | ReviewsView
+    | PolicyView
+    | TOTPRotationView
+    | SlotAnswer
+    | UnlockPlan
+    | HalfAnswer
+    | BackupView
+    | BackupsView
+    | CollectPlan
+    | RolloverView
+    | TokenView
+    | TokensView
+    | ComplianceView
+    | CRLInstalled
 )
 
 AnyEvent = (

@@ -34,7 +34,8 @@ class Membership(Body, frozen=True):
     """What a node keeps after joining: enough to find and to verify its mesh again.
 
     Written atomically to `membership.json` by init and join; `root_pem` is the trust anchor and
-    `pin` its SHA-256 (over DER, hex).
+    `pin` its SHA-256 (over DER, hex). While the CA is being replaced, the broker keeps in
+    `other_roots` (PEM) what a signed bundle says to trust besides.
     """
 
     mesh_id: Hex
@@ -46,6 +47,7 @@ class Membership(Body, frozen=True):
     server_name: Host
     primary: Endpoint
     term: Term = 1
+    other_roots: tuple[Text, ...] = ()
 
 
 class MeshView(Body, frozen=True):

@@ -1,5 +1,9 @@
 """Renewal: the CSR in, the certificate out, and what became of it."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from broker.wire.base import Reply, Request
 from broker.wire.enrollment import Issued
 from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Term, Text, UnixSeconds
@@ -43,6 +47,7 @@ class NoteOwnCertificate(Request, frozen=True, tag="note-own-certificate"):
     """The local renewal worker tells its broker what is live on disk and what is served.
 
     `present` is False while there is no usable certificate on disk (fields then zero or empty).
+    `roots` are the pins of the roots in its chain file, that of the certificate itself first.
     """
 
     present: bool
@@ -51,6 +56,7 @@ class NoteOwnCertificate(Request, frozen=True, tag="note-own-certificate"):
     not_after: UnixSeconds
     state: ServedState
     detail: Text
+    roots: Annotated[tuple[Hex, ...], Meta(max_length=4)] = ()
 
 
 class StartRekey(Request, frozen=True, tag="start-rekey"):

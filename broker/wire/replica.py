@@ -86,10 +86,11 @@ class SyncPlan(Reply, frozen=True, tag="sync-plan"):
 
     `errand`: `none`; `bundle` (a member: the signed trust bundle); `accept` (a nominated node:
     fetch the key, sealed to `public_key`); `follow` (a standby: rows after `locator`); `return`
-    (a standby with rows of its own that the primary does not have: bring `orphans`).
+    (a standby with rows of its own that the primary does not have: bring `orphans`); `collect` (a
+    node that was restored from a backup: ask the members what they know, see `PlanCollect`).
     """
 
-    errand: Literal["none", "bundle", "accept", "follow", "return"]
+    errand: Literal["none", "bundle", "accept", "follow", "return", "collect"]
     source: Endpoint | None = None
     locator: Locator = ()
     public_key: bytes = b""

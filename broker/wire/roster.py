@@ -1,7 +1,11 @@
 """The roster: members, revocation, presence, and the signed bundle that carries it around."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from broker.wire.base import Body, Reply, Request
-from broker.wire.claims import Gossip, Head
+from broker.wire.claims import Gossip, Head, SignedName
 from broker.wire.ids import (
     DER,
     Count,
@@ -81,7 +85,8 @@ class RevokeMember(Request, frozen=True, tag="revoke-member"):
 class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
     """What was revoked; `enforced_by` counts nodes known to refuse it already.
 
-    `standbys_durable` of `standbys` have the revocation on their own disk.
+    `standbys_durable` of `standbys` have the revocation on their own disk. `lacking` are nodes
+    heard lately that do not know of it yet, `away` those not heard lately; at most 200 of each.
     """
 
     host: Host
@@ -92,6 +97,36 @@ class RevocationAnswer(Reply, frozen=True, tag="revocation-answer"):
     members: Count
     standbys: Count = 0
     standbys_durable: Count = 0
+    lacking: tuple[Host, ...] = ()
+    away: tuple[Host, ...] = ()
+
+
+class GetReach(Request, frozen=True, tag="get-reach"):
+    """Ask who enforces an earlier revocation by now; answered with a `RevocationAnswer`."""
+
+    host: Host
+
+
+class ReinstateMember(Request, frozen=True, tag="reinstate-member"):
+    """Lift the bar on a revoked host's name, so that it may join again as somebody new."""
+
+    host: Host
+    operator: Text
+
+
+class RenameMember(Request, frozen=True, tag="rename-member"):
+    """Give a member another name; it gets a certificate for it by the usual renewal."""
+
+    host: Host
+    new_host: Host
+    operator: Text
+    dry_run: bool = False
+
+
+class LeaveMesh(Request, frozen=True, tag="leave-mesh"):
+    """A member gives its certificate back: POST /v1/leave."""
+
+    peer: Peer
 
 
 class KeyHolder(Body, frozen=True):
@@ -106,7 +141,9 @@ class BundleBody(Body, frozen=True):
     """What every node must know of the roster; signed as a whole by the issuing key.
 
     `bundle_sequence` is the journal sequence of the newest row that changed it.
-    `revoked_serials` holds serials not yet expired.
+    `revoked_serials` holds serials not yet expired. `roots` are root certificates to trust besides
+    the pinned one, while the CA is being replaced, and `issuers` the issuing certificates
+    below them.
     """
 
     mesh_id: Hex
@@ -116,6 +153,8 @@ class BundleBody(Body, frozen=True):
     key_holders: tuple[KeyHolder, ...]
     revoked_serials: tuple[Hex, ...]
     revoked_members: tuple[Hex, ...]
+    roots: Annotated[tuple[DER, ...], Meta(max_length=2)] = ()
+    issuers: Annotated[tuple[DER, ...], Meta(max_length=2)] = ()
 
 
 class SignedBundle(Body, frozen=True):
@@ -134,12 +173,14 @@ class GetBundle(Request, frozen=True, tag="get-bundle"):
     """Ask for the newest signed bundle; empty answer when the caller already has it.
 
     Bundles are ordered by (term, sequence): `after` and `after_term` name the caller's. `peer` is
-    set when the caller came through the mesh port and is then checked.
+    set when the caller came through the mesh port and is then checked. `handover` asks for the last
+    bundle that the retiring CA signed, for a node that slept while the CA was replaced.
     """
 
     after: Sequence = 0
     peer: Peer | None = None
     after_term: Term = 0
+    handover: bool = False
 
 
 class BundleAnswer(Reply, frozen=True, tag="bundle-answer"):
@@ -166,7 +207,11 @@ class BundleInstalled(Reply, frozen=True, tag="bundle-installed"):
 
 
 class RecordHeartbeat(Request, frozen=True, tag="record-heartbeat"):
-    """A member says it lives and what it serves. Presence, not history: no journal row."""
+    """A member says it lives and what it serves. Presence, not history: no journal row.
+
+    `trusts` are the pins of all roots it trusts. `witness` is the newest head of the journal that
+    it has seen signed. `term` is the newest it knows, `bundle_term` that of its bundle.
+    """
 
     peer: Peer
     pin: Hex
@@ -178,12 +223,16 @@ class RecordHeartbeat(Request, frozen=True, tag="record-heartbeat"):
     bundle_sequence: Sequence
     term: Term
     gossip: Gossip = Gossip()
+    trusts: Annotated[tuple[Hex, ...], Meta(max_length=4)] = ()
+    witness: Head | None = None
+    bundle_term: Term = 0
 
 
 class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     """`valid` false means the caller pins another CA; the rest lets members follow at once.
 
-    `nominated` true: the primary offers the caller its key.
+    `nominated` true: the primary offers the caller its key. `named` is there while the
+    caller goes by another name than the roster's.
     """
 
     valid: bool
@@ -194,6 +243,7 @@ class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     next_beat_ms: Count
     gossip: Gossip = Gossip()
     nominated: bool = False
+    named: SignedName | None = None
 
 
 class PrepareHeartbeat(Request, frozen=True, tag="prepare-heartbeat"):
@@ -212,6 +262,9 @@ class HeartbeatPlan(Reply, frozen=True, tag="heartbeat-plan"):
     bundle_sequence: Sequence
     term: Term
     gossip: Gossip = Gossip()
+    trusts: Annotated[tuple[Hex, ...], Meta(max_length=4)] = ()
+    witness: Head | None = None
+    bundle_term: Term = 0
 
 
 class NoteHeartbeat(Request, frozen=True, tag="note-heartbeat"):

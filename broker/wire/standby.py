@@ -111,8 +111,8 @@ class SyncNow(Request, frozen=True, tag="sync-now"):
 class ReviewLine(Body, frozen=True):
     """Something the merge decided that a person should look at.
 
-    `kind`: `hostname`, `invite`, `totp`, `enrollment`, `role`. `kept` and `lost` say what won and
-    what did not.
+    `kind`: `hostname`, `invite`, `totp`, `enrollment`, `role`, `rollover`. `kept` and `lost` say
+    what won and what did not.
     """
 
     review_id: Hex

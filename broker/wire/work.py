@@ -48,7 +48,7 @@ class Install(Message, frozen=True, tag="install"):
 
 
 class Approve(Message, frozen=True, tag="approve"):
-    """Ask the decider about one pending join."""
+    """Ask the decider about one pending join; `note` is what the policy says of it."""
 
     approval_id: Hex
     host: Host
@@ -57,6 +57,8 @@ class Approve(Message, frozen=True, tag="approve"):
     method: Text
     key_fingerprint: Hex
     words: tuple[Text, ...]
+    note: Text = ""
+    mesh: Text = ""
 
 
 WorkItem = RenewMember | RenewOwn | Rekey | Install | Approve

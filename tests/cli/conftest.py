@@ -17,8 +17,10 @@ from tests.cli.views import membership
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of whoever runs the tests out of them."""
-    for name in ("CERTMESH_HOME", "NO_COLOR", "FORCE_COLOR"):
+    for name in ("CERTMESH_HOME", "CERTMESH_OPERATOR", "SUDO_USER", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    # No test may reach the stores that this machine really trusts.
+    monkeypatch.setenv("CERTMESH_TRUST_ROOT", "/nonexistent/trust")
 
 
 @pytest.fixture

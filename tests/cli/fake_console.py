@@ -16,6 +16,7 @@ import msgspec
 
 from broker.errors import MeshError
 from broker.wire.mesh_api import Problem
+from broker.wire.operator import OPERATOR_HEADER
 
 NOT_FOUND = 404
 Answer = tuple[int, bytes, dict[str, str]]
@@ -28,6 +29,7 @@ class Asked:
     method: str
     path: str
     body: bytes
+    operator: str = field(default="", compare=False)
 
 
 @dataclass
@@ -86,7 +88,10 @@ class _Desk(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = int(self.headers.get("Content-Length", "0"))
         console = self.server.console
-        console.asked.append(Asked(self.command, self.path, self.rfile.read(length)))
+        # http.server reads headers as Latin-1; the command sends UTF-8, as the console expects.
+        operator = self.headers.get(OPERATOR_HEADER, "").encode("latin-1").decode()
+        asked = Asked(self.command, self.path, self.rfile.read(length), operator)
+        console.asked.append(asked)
         status, raw, headers = console.found(self.command, self.path)
         self.send_response(status)
         for name, value in headers.items():

@@ -214,6 +214,7 @@ def test_the_invite_is_alone_on_stdout(console: FakeConsole, certmesh: Certmesh)
         "host": "nas",
         "sans": ["nas.local"],
         "ttl_s": 600,
+        "rejoin": False,
     }
 
 
@@ -241,6 +242,15 @@ def test_an_invite_is_revoked_by_the_beginning_of_its_id(
     console.answer("DELETE", f"/v1/invites/{'abcd' * 16}", Ack())
     assert certmesh("invite", "revoke", "abcdab").status == Exit.OK
     assert console.asked[-1].method == "DELETE"
+
+
+def test_a_whole_id_revokes_an_invite_that_is_too_old_for_the_list(
+    console: FakeConsole, certmesh: Certmesh
+) -> None:
+    """The list has the newest ones; a permission must never be too old to be taken back."""
+    console.answer("DELETE", f"/v1/invites/{'abcd' * 16}", Ack())
+    assert certmesh("invite", "revoke", "abcd" * 16).status == Exit.OK
+    assert [asked.method for asked in console.asked] == ["DELETE"]
 
 
 def test_an_ambiguous_beginning_decides_nothing(console: FakeConsole, certmesh: Certmesh) -> None:

@@ -8,7 +8,13 @@ import pytest
 
 from broker.client import AsyncLink, AsyncSubscription
 from broker.clock import boottime_ms
-from broker.errors import CALockedError, DeadlineError, UnavailableError, UnsupportedVersionError
+from broker.errors import (
+    CALockedError,
+    ConflictError,
+    DeadlineError,
+    UnavailableError,
+    UnsupportedVersionError,
+)
 from broker.runtime.paths import Paths
 from broker.wire.audit import AuditView, ListAudit
 from broker.wire.base import Reply
@@ -73,6 +79,26 @@ def test_one_slow_answer_does_not_hold_up_the_others(broker: StubBroker, paths: 
         slow.cancel()
 
     _with_link(paths, test)
+
+
+def test_a_caller_may_name_a_request_but_not_two_at_once(broker: StubBroker, paths: Paths) -> None:
+    """The broker answers a repeated id with its first reply; two waiting for one would race."""
+    broker.answers[ReleaseLease] = lambda _: None
+    name = b"n" * 16
+
+    async def test(link: AsyncLink) -> None:
+        slow = asyncio.create_task(link.ask(RELEASE, Ack, request_id=name))
+        await _soon(lambda: broker.seen(ReleaseLease))
+        with pytest.raises(ConflictError, match="under way"):
+            await link.ask(RELEASE, Ack, request_id=name)
+        broker.answer_later(broker.calls[-1], Ack())
+        await slow
+        broker.answers[ReleaseLease] = lambda _: Ack()
+        await link.ask(RELEASE, Ack, request_id=name)
+
+    _with_link(paths, test)
+    ids = {call.request_id for call in broker.calls if isinstance(call.request, ReleaseLease)}
+    assert ids == {name}
 
 
 def test_start_does_not_wait_for_the_broker_and_requests_find_it_when_it_comes(

@@ -344,3 +344,35 @@ def test_after_adoption_there_is_nothing_left_to_settle() -> None:
     for known in (at_once, one_by_one):
         assert settle(read(known.rows)) == ()
         assert read(known.rows).active == {"a1", "a3"}
+
+
+def renamed(member_id: str, host: str, before: str = "db") -> facts.MemberRenamed:
+    """Return a new name."""
+    doors = Endpoint(host, ("127.0.0.1",), 7642, 7643, f"{host}.lab.internal")
+    return facts.MemberRenamed(member_id, before, host, (), doors)
+
+
+def test_a_renamed_member_and_a_new_one_of_that_name_are_a_hostname_conflict() -> None:
+    """One side renamed db to mail, the other let a new mail in: the older membership stays."""
+    known = Journal(2)
+    known.append((join("a1", "db"), join("a2", "mail")))
+    rows = adopt(orphan(12, renamed("a1", "mail")), known)
+    assert revocations(rows) == ["a2"]
+    assert conflicts(rows) == [("hostname", "mail")]
+
+
+def test_a_name_that_was_given_up_here_is_no_conflict() -> None:
+    """Else whoever took the free name would be revoked for a member that is called otherwise."""
+    known = Journal(2)
+    known.append((join("a1", "db"), renamed("a1", "mail")))
+    rows = adopt(orphan(12, join("a2", "db")), known)
+    assert (revocations(rows), conflicts(rows)) == ([], [])
+
+
+def test_two_names_for_one_member_are_listed_under_the_one_it_keeps() -> None:
+    """Two people renamed one machine, neither knowing of the other: the later name stays."""
+    known = Journal(2)
+    known.append((join("a1", "db"), renamed("a1", "mail")))
+    rows = adopt(orphan(12, renamed("a1", "files")), known)
+    assert revocations(rows) == []
+    assert conflicts(rows) == [("name", "mail")]

@@ -4,11 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.core.limiter import SOURCES_MAX, AttemptLimiter
 from broker.core.own import OwnCertificate
 from broker.core.presence import Presence, PresenceTable
 from broker.core.renewal import Backoff, pull_at, renew_at
-from broker.errors import ThrottledError
 from broker.units import Millis, UnixSeconds
 
 DAY = 86_400
@@ -61,30 +59,7 @@ def test_backoff_doubles_up_to_its_ceiling() -> None:
     assert state.is_over(Millis(300))
 
 
-def test_who_guesses_has_to_wait_and_nobody_else_does() -> None:
-    """Three bad codes from anyone must not lock out everyone."""
-    limiter = AttemptLimiter(attempts=3, window_ms=1000)
-    for ms in (0, 10, 20):
-        limiter.check("10.0.0.66", Millis(ms))
-        limiter.failed("10.0.0.66", Millis(ms))
-    with pytest.raises(ThrottledError) as refusal:
-        limiter.check("10.0.0.66", Millis(30))
-    assert refusal.value.retry_after_ms == 970
-    limiter.check("10.0.0.7", Millis(30))
-    limiter.check("10.0.0.66", Millis(1001))
-
-
-def test_the_limiter_forgets_the_quietest_source_first() -> None:
-    """A flood of sources cannot grow memory without bound."""
-    limiter = AttemptLimiter(attempts=1, window_ms=10**9)
-    for number in range(SOURCES_MAX + 1):
-        limiter.failed(f"source-{number}", Millis(number))
-    limiter.check("source-0", Millis(SOURCES_MAX + 1))
-    with pytest.raises(ThrottledError):
-        limiter.check("source-1", Millis(SOURCES_MAX + 1))
-
-
-def test_presence_is_flushed_once_and_counts_who_enforces() -> None:
+def test_presence_is_flushed_once() -> None:
     """A heartbeat is not history."""
     table = PresenceTable({})
     fresh = Presence(UnixSeconds(100), "aa", "served", bundle_sequence=7, skew_s=0)
@@ -93,8 +68,27 @@ def test_presence_is_flushed_once_and_counts_who_enforces() -> None:
     table.note("m2", stale)
     assert table.take_dirty() == {"m1": fresh, "m2": stale}
     assert table.take_dirty() == {}
-    assert table.enforcing(7, UnixSeconds(101)) == 1
-    assert table.enforcing(8, UnixSeconds(101)) == 0
+
+
+def test_only_a_member_heard_lately_with_the_bundle_counts_as_enforcing() -> None:
+    """A wrong yes here would let somebody sleep while a stolen key still opens doors."""
+    table = PresenceTable({})
+    for member_id, seen_at, term, sequence in (
+        ("holds", 100, 2, 7),
+        ("behind", 100, 2, 6),
+        ("of-an-earlier-term", 100, 1, 99),
+        ("silent", 10, 2, 7),
+    ):
+        beat = Presence(UnixSeconds(seen_at), "aa", "served", sequence, 0, bundle_term=term)
+        table.note(member_id, beat)
+    names = ("holds", "behind", "of-an-earlier-term", "silent", "never-heard")
+    members = [(name, name) for name in names]
+
+    reach = table.reach(members, (2, 7), UnixSeconds(110), 30)
+
+    assert reach.enforcing == 1
+    assert reach.lacking == ("behind", "of-an-earlier-term")
+    assert reach.away == ("silent", "never-heard")
 
 
 def test_a_node_without_a_certificate_is_due_at_once() -> None:

@@ -48,7 +48,7 @@ class Pool:
         """Run a command with --json and `text` on standard input; return how it ended."""
         command = [sys.executable, "-m", "broker.cli", "--home", str(self.home), "--no-input"]
         return subprocess.run(
-            [*command, *words, "--json"],
+            [*command, "--operator", "faults", *words, "--json"],
             capture_output=True,
             text=True,
             check=False,

@@ -78,7 +78,8 @@ class Host:
         self, *words: str, text: str = "", timeout: float = COMMAND_S
     ) -> "subprocess.CompletedProcess[str]":
         """Run a certmesh command with --json; return how it ended."""
-        command = (sys.executable, "-m", "broker.cli", "--home", str(self.home), "--no-input")
+        node = ("--home", str(self.home), "--operator", "lab", "--no-input")
+        command = (sys.executable, "-m", "broker.cli", *node)
         return self.execute(*command, *words, "--json", text=text, timeout=timeout)
 
     def certmesh(self, *words: str, text: str = "") -> dict[str, Any]:

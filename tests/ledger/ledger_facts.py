@@ -88,6 +88,12 @@ def revoked(member_id: str, host: str = "web1") -> facts.MemberRevoked:
     return facts.MemberRevoked(member_id=member_id, host=host, reason="stolen")
 
 
+def renaming(member_id: str, before: str, host: str) -> facts.MemberRenamed:
+    """Return a new name."""
+    sans = (f"{host}.lab.internal",)
+    return facts.MemberRenamed(member_id, before, host, sans, endpoint(host))
+
+
 def invited(invite_id: str, host: str = "web1") -> facts.InviteCreated:
     """Return an open invite for a day."""
     return facts.InviteCreated(

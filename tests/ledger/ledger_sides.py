@@ -25,6 +25,7 @@ from tests.ledger.ledger_facts import (
     joined,
     mesh,
     promoted,
+    renaming,
     renewed,
     revoked,
 )
@@ -38,6 +39,7 @@ Op = tuple[str, int, int]
 _WORDS = (
     *("invite", "redeem", "redeem", "code", "code", "renew", "revoke", "open", "close"),
     *("nominate", "ready", "remove", "move", "withdraw", "review"),
+    *("rename", "rename", "rejoin", "reinstate"),
 )
 ops: st.SearchStrategy[list[Op]] = st.lists(
     st.tuples(st.sampled_from(_WORDS), st.integers(0, 5), st.integers(0, 5)), max_size=8
@@ -180,6 +182,23 @@ class Side:
         if member is not None:
             doors = joined(f"{member.host}{two}", "a1").endpoint
             yield facts.MemberMoved(member.member_id, doors)
+
+    def _rename(self, one: int, two: int) -> Iterator[AnyFact]:
+        member = self.ledger.member_by_host(HOSTS[one % 3])
+        new = (*HOSTS, "media")[two % 4]
+        if member is not None and self.ledger.member_by_host(new) is None:
+            yield renaming(member.member_id, member.host, new)
+
+    def _rejoin(self, one: int, two: int) -> Iterator[AnyFact]:
+        member = self.ledger.member_by_host(HOSTS[one % 3])
+        if member is not None and member.role == "member" and not member.nominated:
+            yield facts.MemberRevoked(member.member_id, member.host, "again", "rejoined")
+            yield from self._enroll(member.host, KEYS[two])
+
+    def _reinstate(self, one: int, _two: int) -> Iterator[AnyFact]:
+        bar = self.ledger.bar_of(HOSTS[one % 3])
+        if bar is not None and self.ledger.member_by_host(HOSTS[one % 3]) is None:
+            yield facts.MemberReinstated(HOSTS[one % 3], bar.member_id)
 
     def _withdraw(self, one: int, _two: int) -> Iterator[AnyFact]:
         yield facts.InviteRevoked(INVITES[one % 2])

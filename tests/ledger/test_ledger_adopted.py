@@ -16,6 +16,7 @@ from tests.ledger.ledger_facts import (
     adopted,
     asked,
     conflict,
+    endpoint,
     invited,
     issued,
     joined,
@@ -205,17 +206,17 @@ def test_the_first_decision_on_an_approval_counts_across_a_fork(ledger: Ledger) 
 def test_doors_are_where_the_last_writer_saw_them(ledger: Ledger) -> None:
     """An older report that comes home late must not point at doors long closed."""
     write(ledger, joined("web1", "a1"))
-    home_came(ledger, facts.MemberMoved("a1", joined("theirs", "a1").endpoint))
-    assert _doors(ledger) == "theirs"
-    write(ledger, facts.MemberMoved("a1", joined("ours", "a1").endpoint))
-    home_came(ledger, facts.MemberMoved("a1", joined("late", "a1").endpoint), first=90)
-    assert _doors(ledger) == "ours"
+    home_came(ledger, facts.MemberMoved("a1", endpoint("web1", 1111)))
+    assert _door(ledger) == 1111
+    write(ledger, facts.MemberMoved("a1", endpoint("web1", 2222)))
+    home_came(ledger, facts.MemberMoved("a1", endpoint("web1", 3333)), first=90)
+    assert _door(ledger) == 2222
 
 
-def _doors(ledger: Ledger) -> str:
+def _door(ledger: Ledger) -> int:
     member = ledger.member("a1")
     assert member is not None
-    return member.endpoint.host
+    return member.endpoint.mesh_port
 
 
 def test_what_another_primary_heard_of_the_loop_is_history_here(ledger: Ledger) -> None:

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+from broker.ledger import door_reads
 from broker.ledger.rows import ApprovalRow, InviteRow, MeshRow
 from broker.ledger.sqlite import Ledger
 from broker.units import UnixSeconds
 from broker.wire import facts
+from broker.wire.policy import Policy
 from tests.ledger.ledger_facts import DAY_S, NOW, asked, invited, joined, mesh
 from tests.ledger.ledger_room import opened, write
 
@@ -38,9 +40,7 @@ def test_the_mesh_reads_back_and_its_door_opens_and_closes(home: Path) -> None:
         domain="lab.internal",
         pin="cc",
         enrollment_open=False,
-        approval=True,
-        names=("lab.internal",),
-        networks=("127.0.0.0/8",),
+        policy=Policy(names=("lab.internal",), networks=("127.0.0.0/8",), approval=True),
         created_at=NOW,
     )
     write(ledger, facts.EnrollmentOpened())
@@ -71,6 +71,20 @@ def test_a_revoked_invite_stays_revoked_and_lists_are_newest_first(home: Path) -
     assert _invite(ledger).state == "revoked"
     assert [row.invite_id for row in ledger.invites(3)] == ["b4", "b3", "b2"]
     assert ledger.invite("zz") is None
+    ledger.close()
+
+
+def test_an_invite_is_found_by_its_beginning_however_many_came_after_it(home: Path) -> None:
+    """Else the oldest open permissions could be revoked no more."""
+    ledger = opened(home)
+    write(ledger, mesh(), *(invited(f"{number:08x}") for number in range(1200)))
+    assert [row.invite_id for row in ledger.invites_beginning("00000000")] == ["00000000"]
+    assert len(ledger.invites_beginning("0000000")) == 2
+    assert ledger.invites_beginning("f") == []
+    plan = ledger._connection.execute(
+        f"EXPLAIN QUERY PLAN {door_reads._BEGINNING}", ("a", "ag")
+    ).fetchall()
+    assert "SEARCH" in plan[0][3]
     ledger.close()
 
 

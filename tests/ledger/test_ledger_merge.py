@@ -64,6 +64,11 @@ def _check_names_and_credentials(side: Side, value: FactSet) -> None:
         owner = ledger.member_by_host(host)
         assert owner is not None
         assert [owner.member_id] == list(members)
+    for member_id in value.joins:
+        member = ledger.member(member_id)
+        assert member is not None
+        assert {member.host, member.endpoint.host} == {value.host(member_id)}
+        assert member.sans == (member.endpoint.server_name,)
     for invite_id in INVITES:
         invite = ledger.invite(invite_id)
         uses = value.invites.get(invite_id, ())

@@ -300,6 +300,9 @@ class Room:
                 bundle_sequence=plan.bundle_sequence,
                 term=plan.term,
                 gossip=plan.gossip,
+                trusts=plan.trusts,
+                witness=plan.witness,
+                bundle_term=plan.bundle_term,
             )
             try:
                 answer = self._call(node, target, request, HeartbeatAnswer)

@@ -19,7 +19,7 @@ from broker.runtime.settings import Settings, parse_settings
 from broker.shell.create import create_mesh
 from broker.shell.desk import Desk, Incoming, Outgoing
 from broker.shell.serve import make_state
-from broker.wire.authority import CreateMesh, MeshCreation
+from broker.wire.authority import MeshCreation
 from broker.wire.base import Reply, Request
 from broker.wire.codec import WIRE_VERSION, encode
 from broker.wire.control import Fault
@@ -28,6 +28,7 @@ from broker.wire.ids import Service
 from broker.wire.liveness import Ready, Welcome
 from broker.wire.messages import AnyEvent, Call
 from broker.wire.roster import Peer
+from tests.creation import wished
 
 PASSPHRASE = "thickness islamic barman banknote"
 R = TypeVar("R", bound=Reply)
@@ -39,6 +40,7 @@ def office_settings(**sections: Any) -> Settings:
         "node": {"name": "atlas"},
         "listen": {"enroll": "127.0.0.1:7642", "mesh": "127.0.0.1:7643"},
         "ca": {"kdf_memory": 8_388_608, "kdf_passes": 1},
+        "backup": {"every": "0s"},
     }
     for name, values in sections.items():
         raw[name] = {**raw.get(name, {}), **values}
@@ -60,7 +62,7 @@ class Office:
         """Create a mesh named home and open its broker."""
         settings = office_settings(**sections)
         paths = node_paths(home / "certmesh.toml", settings)
-        wanted = CreateMesh("home", PASSPHRASE, True, True, approval)
+        wanted = wished("home", PASSPHRASE, settings=settings, approval=approval)
         creation = create_mesh(settings, paths, wanted)
         return cls(paths, settings, creation, cls._desk(settings, paths))
 

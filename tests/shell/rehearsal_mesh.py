@@ -14,10 +14,10 @@ from broker.shell.create import create_mesh
 from broker.shell.throwaway import throwaway
 from broker.shell.vault import load_vault, read_credential
 from broker.units import UnixSeconds
-from broker.wire.authority import CreateMesh
 from broker.wire.facts import AnyFact, CertificateIssued, MemberJoined
 from broker.wire.ids import Role
 from broker.wire.node import Endpoint
+from tests.creation import wished
 
 PASSPHRASE = "thickness islamic barman banknote"
 SETTINGS = """\
@@ -48,7 +48,8 @@ class DrillMesh:
         paths = node_paths(home / "certmesh.toml", settings)
         paths.log.mkdir(exist_ok=True)
         paths.run.mkdir(exist_ok=True)
-        create_mesh(settings, paths, CreateMesh("home", PASSPHRASE, credential, True, False))
+        wanted = wished("home", PASSPHRASE, settings=settings, credential=credential)
+        create_mesh(settings, paths, wanted)
         return cls(paths, settings)
 
     @classmethod

@@ -22,7 +22,7 @@ from broker.shell.create import create_mesh
 from broker.shell.desk import Incoming
 from broker.shell.lock import only_broker
 from broker.wire.audit import AuditView, ListAudit
-from broker.wire.authority import AuthorityView, CreateMesh, LockAuthority
+from broker.wire.authority import AuthorityView, LockAuthority
 from broker.wire.codec import MESSAGE_BYTES_MAX, VERSION_FRAME, encode
 from broker.wire.control import Fault
 from broker.wire.enrollment import EnrollmentView, InvitesView, ListInvites, SetEnrollment
@@ -30,6 +30,7 @@ from broker.wire.events import RosterMoved
 from broker.wire.ids import Service
 from broker.wire.messages import Call
 from broker.wire.node import GetNode, NodeView
+from tests.creation import wished
 from tests.shell.office import PASSPHRASE, Office
 
 REQUEST_ID = bytes(range(16))
@@ -184,7 +185,7 @@ def test_a_second_creation_changes_nothing(office: Office) -> None:
     """`init` twice is refused, whatever the names."""
     before = office.paths.membership.read_bytes()
     with pytest.raises(MeshExistsError):
-        create_mesh(office.settings, office.paths, CreateMesh("x", PASSPHRASE, True, True, False))
+        create_mesh(office.settings, office.paths, wished("x", PASSPHRASE))
     assert office.paths.membership.read_bytes() == before
 
 
@@ -192,7 +193,7 @@ def test_an_unfinished_creation_does_not_answer_already_exists_for_ever(office: 
     """Without its last file a creation never happened; its pieces are kept aside."""
     office.ledger.close()
     office.paths.membership.unlink()
-    wanted = CreateMesh("again", PASSPHRASE, True, True, False)
+    wanted = wished("again", PASSPHRASE)
     assert create_mesh(office.settings, office.paths, wanted).name == "again"
     (aside,) = office.paths.data.glob("unfinished-*")
     assert (aside / "ca" / "keys.sealed").exists()

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.twofactor.totp import TOTP
 
 from broker.clock import wall_s
 from broker.errors import (
-    AlreadyEnrolledError,
     ApprovalDeniedError,
     BadCredentialError,
     CALockedError,
@@ -39,7 +38,7 @@ from broker.wire.enrollment import (
     SetEnrollment,
 )
 from broker.wire.ids import Service
-from broker.wire.roster import RevocationAnswer, RevokeMember
+from broker.wire.roster import ReinstateMember, RevocationAnswer, RevokeMember
 from broker.wire.work import CompleteWork, Decided, LeaseWork, WorkAnswer
 from tests.shell.office import Office, issued_of, join_request, make_csr
 from tests.support import eventually
@@ -138,6 +137,7 @@ def test_a_used_invite_fetches_no_certificate_but_its_own(office: Office) -> Non
     spent, csr = invite(office, "nas"), make_csr("nas")
     join(office, "nas", invite_secret=spent)
     office.ask(Service.CONSOLE, RevokeMember("nas", "rebuilt", "root"), RevocationAnswer)
+    office.ask(Service.CONSOLE, ReinstateMember("nas", "root"), Ack)
     join(office, "nas", csr, totp_code=code(office))
     with pytest.raises(InviteUsedError):
         join(office, "nas", csr, invite_secret=spent)
@@ -237,14 +237,6 @@ def test_sans_beyond_the_invite_are_refused(office: Office) -> None:
         join(office, "nas", sans=("db.local",), invite_secret=invite(office, "nas"))
 
 
-def test_a_name_in_use_is_refused_until_it_is_revoked(office: Office) -> None:
-    """No name has two active holders."""
-    secret = invite(office, "nas")
-    join(office, "nas", totp_code=code(office))
-    with pytest.raises(AlreadyEnrolledError):
-        join(office, "nas", invite_secret=secret)
-
-
 def test_nothing_is_signed_while_locked(office: Office) -> None:
     """Locked is locked, and says how to change that."""
     secret = invite(office, "nas")
@@ -308,6 +300,14 @@ class TestApproval:
             self.poll(office, answer.ticket_id)
         with pytest.raises(ConflictError):
             self.decide(office, answer.ticket_id, approve=True)
+
+    def test_the_reason_of_a_yes_is_kept_with_it(self, office: Office) -> None:
+        """The command says that it is kept in the audit trail, so it has to be there."""
+        answer = join(office, "nas", totp_code=code(office))
+        request = DecideApproval(answer.ticket_id, approve=True, operator="ann", reason="my box")
+        view = office.ask(Service.CONSOLE, request, ApprovalView)
+        assert (view.approval.state, view.approval.reason) == ("approved", "my box")
+        assert b"my box" in office.ledger.audit(0, 1000)[-1].payload
 
     def test_a_ticket_needs_its_secret(self, office: Office) -> None:
         """A ticket id on a screen is no credential."""

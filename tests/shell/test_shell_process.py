@@ -155,6 +155,23 @@ def test_a_wrong_passphrase_is_one_clear_error_and_guessing_has_to_wait(home: Pa
         assert console.ask(GetNode(), NodeView).ca == "locked"
 
 
+def test_a_broker_that_is_told_to_stop_takes_the_guesses_along(home: Path) -> None:
+    """Restarting the node at once must not give five more passphrases."""
+    office = on_disk(home)
+    wrong = UnlockAuthority(b"not this one", "root")
+    with running(office) as process, link(office) as console:
+        console.ask(LockAuthority("root"), AuthorityView, timeout_ms=10_000)
+        for _ in range(5):
+            with pytest.raises(BadPassphraseError):
+                console.ask(wrong, AuthorityView, timeout_ms=10_000)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    with running(office), link(office) as console:
+        console.ask(LockAuthority("root"), AuthorityView, timeout_ms=10_000)
+        with pytest.raises(ThrottledError):
+            console.ask(wrong, AuthorityView)
+
+
 def test_a_frozen_broker_is_a_timeout_and_not_a_hang(home: Path) -> None:
     """SIGSTOP: the kernel still takes bytes, only an answer proves life."""
     office = on_disk(home)

@@ -100,11 +100,23 @@ def _drawn_number(kind: Any) -> st.SearchStrategy[int]:
     return st.integers(lowest, highest if kind.lt is None else kind.lt - 1)
 
 
+def _drawn_float(kind: Any) -> st.SearchStrategy[float]:
+    if kind.gt is None:
+        return st.floats(allow_nan=False)
+    return st.floats(kind.gt, kind.lt, exclude_min=True, exclude_max=True)
+
+
+def _drawn_tuple(kind: Any) -> st.SearchStrategy[tuple[Any, ...]]:
+    longest = min(kind.max_length or 3, 3)
+    parts = st.lists(_drawn(kind.item_type), min_size=kind.min_length or 0, max_size=longest)
+    return parts.map(tuple)
+
+
 _ANYTHING = st.one_of(st.none(), st.booleans(), st.text(max_size=8))
 _DRAWN: dict[type[inspect.Type], Callable[[Any], st.SearchStrategy[Any]]] = {
     inspect.BoolType: lambda _kind: st.booleans(),
     inspect.IntType: _drawn_number,
-    inspect.FloatType: lambda _kind: st.floats(allow_nan=False),
+    inspect.FloatType: _drawn_float,
     inspect.StrType: _drawn_text,
     inspect.BytesType: _drawn_bytes,
     inspect.NoneType: lambda _kind: st.none(),
@@ -113,7 +125,7 @@ _DRAWN: dict[type[inspect.Type], Callable[[Any], st.SearchStrategy[Any]]] = {
     inspect.LiteralType: lambda kind: st.sampled_from(kind.values),
     inspect.EnumType: lambda kind: st.sampled_from(list(kind.cls)),
     inspect.StructType: lambda kind: instances(kind.cls),
-    inspect.VarTupleType: lambda kind: st.lists(_drawn(kind.item_type), max_size=3).map(tuple),
+    inspect.VarTupleType: _drawn_tuple,
     inspect.DictType: lambda kind: st.dictionaries(
         st.text(max_size=8), _drawn(kind.value_type), max_size=3
     ),

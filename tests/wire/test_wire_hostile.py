@@ -72,6 +72,7 @@ def test_a_message_of_another_conversation_is_an_unknown_kind() -> None:
         {"kind": "get-member", "host": ""},
         {"kind": "get-member", "host": "h" * 254},
         {"kind": "get-approval", "approval_id": "../../etc"},
+        {"kind": "get-approval", "approval_id": "ab\n"},
     ],
 )
 def test_a_body_outside_its_bounds_is_malformed(request_body: object) -> None:

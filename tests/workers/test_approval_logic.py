@@ -1,10 +1,16 @@
 """The words of the approval loop."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
+from broker.errors import SettingsError
 from broker.runtime.settings import ApprovalSettings
+from broker.wire.operator import is_named
 from broker.wire.work import Approve
-from workers.approval.choice import login_name, make_decider, split_arguments
+from workers.accounts import is_shared, own_account
+from workers.approval.choice import make_decider, operator_name, split_arguments
 from workers.approval.decider import DenyDecider, QueueDecider
 from workers.approval.logic import invitation, printable, question, read_answer, waiting_state
 from workers.approval.prompt import PromptDecider
@@ -26,6 +32,13 @@ def test_the_question_shows_host_names_source_key_and_all_four_words() -> None:
 
     for shown in (ITEM.host, *ITEM.sans, ITEM.source, ITEM.key_fingerprint, *ITEM.words):
         assert shown in text
+
+
+def test_the_question_shows_what_the_policy_says() -> None:
+    """A name that is taken, or was revoked, is what the person has to know first."""
+    assert "replaces an active member" in question(
+        msgspec.structs.replace(ITEM, note="replaces an active member")
+    )
 
 
 def test_a_host_name_cannot_move_the_cursor_or_add_lines() -> None:
@@ -76,17 +89,44 @@ def test_a_decider_that_does_not_exist_is_refused(argv: list[str]) -> None:
 
 def test_each_name_makes_its_decider() -> None:
     """The safe default is what nobody recognises."""
-    assert isinstance(make_decider("prompt", ApprovalSettings()), PromptDecider)
-    assert isinstance(make_decider("queue", ApprovalSettings()), QueueDecider)
-    assert isinstance(make_decider("anything", ApprovalSettings()), DenyDecider)
+    assert isinstance(make_decider("prompt", ApprovalSettings(), Path("/nowhere")), PromptDecider)
+    assert isinstance(make_decider("queue", ApprovalSettings(), Path("/nowhere")), QueueDecider)
+    assert isinstance(make_decider("anything", ApprovalSettings(), Path("/nowhere")), DenyDecider)
 
 
 def test_the_operator_is_who_runs_the_process_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An approval is signed with a name; LOGNAME is anybody's."""
-    before = login_name()
+    before = own_account()
     monkeypatch.setenv("LOGNAME", "somebody-else")
     monkeypatch.setenv("USER", "somebody-else")
 
-    assert login_name() == before != "somebody-else"
+    assert own_account() == before
+    assert "somebody-else" not in operator_name("")
+
+
+@pytest.mark.skipif(not own_account().shared, reason="this account is one person's")
+def test_at_a_shared_account_the_settings_name_the_operator() -> None:
+    """Root is nobody's name; what a person set for this prompt is."""
+    account = own_account().name
+
+    assert operator_name("anna") == f"anna (as {account})"
+    assert not is_named(operator_name(""))
+    with pytest.raises(SettingsError, match=r"approval\.operator"):
+        operator_name("anna (as root)")
+
+
+@pytest.mark.parametrize(
+    ("uid", "shell", "shared"),
+    [
+        (0, "/bin/bash", True),
+        (33, "/bin/sh", True),
+        (1001, "/usr/sbin/nologin", True),
+        (1002, "/bin/false", True),
+        (1000, "/bin/zsh", False),
+    ],
+)
+def test_root_and_service_accounts_are_nobodys_own(uid: int, shell: str, *, shared: bool) -> None:
+    """Only a login account of one person is a name."""
+    assert is_shared(uid, shell) is shared

@@ -7,9 +7,8 @@ import os
 import pty
 import termios
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,7 +20,6 @@ from broker.runtime.settings import Settings
 from broker.units import UnixSeconds
 from broker.wire.approval import Approval, ApprovalsView, ListApprovals
 from broker.wire.base import Reply, Request
-from broker.wire.control import Ack
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat, Ready
 from broker.wire.work import (
@@ -30,75 +28,18 @@ from broker.wire.work import (
     Decided,
     ExtendLease,
     Failed,
-    Lease,
-    LeaseWork,
     Rekey,
     ReleaseLease,
-    WorkAnswer,
-    WorkItem,
 )
-from tests.stub_broker import StubBroker
 from tests.support import eventually
-from tests.workers.loop_desk import StopByHand, desk_at, logged, run_module
+from tests.workers.approval_office import ITEM, Office
+from tests.workers.loop_desk import desk_at, logged, run_module
 from workers.approval.decider import DenyDecider, QueueDecider, Vigil
 from workers.approval.logic import NOBODY_TO_ASK
 from workers.approval.loop import PERIOD_MS, ApprovalLoop
 from workers.approval.prompt import PromptDecider
 from workers.approval.terminal import Terminal
 from workers.process import Outcome
-
-ITEM = Approve(
-    approval_id="0a" * 16,
-    host="node-c",
-    sans=("node-c.home.internal",),
-    source="127.0.0.4",
-    method="totp",
-    key_fingerprint="cd" * 32,
-    words=("acorn", "bishop", "cactus", "dollar"),
-)
-
-
-class Office:
-    """A broker with one lease to give, then none; counts what came back."""
-
-    def __init__(self, paths: Paths, settings: Settings, ttl_ms: int = 30_000) -> None:
-        self.paths, self.settings, self.ttl_ms = paths, settings, ttl_ms
-        self.items: list[WorkItem] = [ITEM]
-        self.stop = StopByHand()
-        self.extra: dict[type[Request], Callable[[Any], Reply | None]] = {}
-        self.broker = StubBroker(paths, self._answers())
-
-    def _answers(self) -> Mapping[type[Request], Callable[[Any], Reply | None]]:
-        return {
-            LeaseWork: lambda _: self._lease(),
-            CompleteWork: lambda call: self._or(CompleteWork, call),
-            ExtendLease: lambda call: self._or(ExtendLease, call),
-            ReleaseLease: lambda _: Ack(),
-            ListApprovals: lambda call: self._or(ListApprovals, call),
-        }
-
-    def _or(self, kind: type[Request], call: Request) -> Reply | None:
-        if kind in self.extra:
-            return self.extra[kind](call)
-        return ApprovalsView(approvals=()) if kind is ListApprovals else Ack()
-
-    def _lease(self) -> WorkAnswer:
-        if not self.items:
-            return WorkAnswer(lease=None, next_in_ms=4000)
-        lease = Lease(lease_id=7, ttl_ms=self.ttl_ms, item=self.items.pop(0))
-        return WorkAnswer(lease=lease, next_in_ms=0)
-
-    def round(self, loop: ApprovalLoop) -> Outcome:
-        """Run one round in this thread."""
-        with self.broker, desk_at(self.paths, self.settings, Service.APPROVAL, self.stop) as desk:
-            return loop.round(desk)
-
-    def result(self) -> Decided:
-        """Return the one decision that arrived."""
-        (call,) = self.broker.seen(CompleteWork)
-        assert call.lease_id == 7
-        assert isinstance(call.result, Decided)
-        return call.result
 
 
 class Person:
@@ -487,4 +428,4 @@ def test_an_unknown_decider_is_wrong_usage(office: Office) -> None:
     output, _ = process.communicate(timeout=20)
 
     assert process.returncode == 2
-    assert output.strip() == "certmesh: --decider takes one of deny, queue, prompt"
+    assert output.strip() == "certmesh: --decider takes one of deny, queue, prompt, webhook"

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import pwd
 import signal
 import socket
 import stat
@@ -32,6 +30,7 @@ from broker.wire.ids import Service
 from broker.wire.invite import decode_invite
 from broker.wire.liveness import Goodbye
 from broker.wire.node import GetNode, GetStatus, MemberLine, StatusView
+from broker.wire.operator import operator_of
 from broker.wire.roster import ListMembers, MembersView, RevocationAnswer, RevokeMember
 from broker.wire.standby import (
     CloseReview,
@@ -51,6 +50,7 @@ from tests.stub_broker import StubBroker, idle_node
 from tests.support import eventually
 from tests.workers.door_house import House, Notebook, visit_unix
 from tests.workers.tls_lab import ENDPOINT, Lab, install, write_membership
+from workers.accounts import own_account
 from workers.connection import Limits, Origin
 from workers.console.logic import ROOT_UID, admit
 from workers.console.routes import ASKING_ROUTES
@@ -237,8 +237,9 @@ STANDBYS = StandbysView(
 
 
 def user_name() -> str:
-    """Return the name of whoever runs this."""
-    return pwd.getpwuid(os.geteuid()).pw_name
+    """Return what is recorded for whoever runs this and says no name."""
+    account = own_account()
+    return operator_of(account.name, "") if account.shared else account.name
 
 
 def answer_succession(broker: StubBroker) -> None:

@@ -40,11 +40,12 @@ class Line:
         path: str,
         body: Body | None = None,
         *,
+        port: str = "mesh",
         timeout_s: float | None = None,
     ) -> bytes:
         """Return nothing new, once the line is cut or the time is over."""
         self.cut.wait(timeout_s)
-        return f"{endpoint.host}{path}{body}".encode()[:0]
+        return f"{endpoint.host}{port}{path}{body}".encode()[:0]
 
     def abort(self) -> None:
         """Let go of whoever waits."""

@@ -42,7 +42,8 @@ from tests.support import eventually
 from tests.workers.door_house import House, Visitor, visit
 from tests.workers.loop_desk import GOSSIP, claim_of
 from tests.workers.yard import LIMITS, Yard, whoami
-from workers.gateway.routes import MESH_ROUTES, ORPHAN_BODY_BYTES
+from workers.gateway.replication import ORPHAN_BODY_BYTES
+from workers.gateway.routes import MESH_ROUTES
 from workers.route import Caller, Visit
 
 EVENTS = "/v1/replica/events"

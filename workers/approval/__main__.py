@@ -25,7 +25,8 @@ def main() -> int:
 
     def process(settings: Settings, paths: Paths) -> int:
         setup_logs(settings, ApprovalLoop.service.value)
-        loop = ApprovalLoop(make_decider(named or settings.approval.decider, settings.approval))
+        name = named or settings.approval.decider
+        loop = ApprovalLoop(make_decider(name, settings.approval, paths.home))
         return run_loop(loop, settings, paths, once=wants_once(rest))
 
     return run_process(process, rest)

@@ -7,6 +7,7 @@ the person who decides about it.
 from broker.wire.work import Approve, Decided
 
 NOBODY_TO_ASK = "enrollment auto-denied (no interactive console to approve)"
+VALUE_LENGTH_MAX = 400
 _YES = frozenset({"y", "yes"})
 _NO = frozenset({"n", "no"})
 
@@ -28,8 +29,9 @@ def question(item: Approve) -> str:
         ("credential", item.method),
         ("key", item.key_fingerprint),
         ("words", "  ".join(item.words)),
+        ("note", item.note or "nothing to remark"),
     )
-    lines = [f"  {name:<11}{printable(value)}" for name, value in rows]
+    lines = [f"  {name:<11}{printable(value, VALUE_LENGTH_MAX)}" for name, value in rows]
     return "\n".join(["", "A node asks to join the mesh:", *lines, ""])
 
 

@@ -1,5 +1,6 @@
 """Answers of the console that are more than one question to the broker."""
 
+import base64
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from workers.console.logic import (
     hook_runs,
     invite_request,
 )
+from workers.idempotency import SecretDraw, require_same
 from workers.route import Asker, Page, Visit, as_json, checked
 
 CREATED = 201
@@ -31,17 +33,20 @@ CERTIFICATE_FILES = ("cert", "key", "chain", "fullchain", "combined")
 class LocalDesk:
     """Answers from this machine's settings and files, and composes invites."""
 
-    def __init__(self, settings: Settings, paths: Paths) -> None:
+    def __init__(self, settings: Settings, paths: Paths, draws: SecretDraw) -> None:
         self._settings = settings
         self._paths = paths
+        self._draws = draws
 
     async def create_invite(self, visit: Visit, asker: Asker) -> Page:
         """Draw a secret, register its hash, show the invite once."""
-        secret = secrets.token_urlsafe(SECRET_BYTES)
+        drawn = self._draws.draw(visit.request_id, secrets.token_bytes(SECRET_BYTES))
+        secret = base64.urlsafe_b64encode(drawn).decode().rstrip("=")
         body = visit.content(InviteBody)
         ttl_s = self._settings.enrollment.invite_ttl.s
         question = invite_request(body, secret, visit.caller.operator, ttl_s)
-        view = await asker.ask(checked(question), InviteView)
+        view = await asker.ask(checked(question), InviteView, request_id=visit.request_id)
+        require_same(view.invite_id, question.secret_hash)
         page = as_json(compose_invite(view, secret))
         return Page(page.body, CREATED)
 
@@ -60,7 +65,7 @@ class LocalDesk:
 
     async def hook_runs(self, visit: Visit, _asker: Asker) -> Page:
         """Show the newest runs, `?name=` of one hook."""
-        limit = min(visit.number("limit", RUNS_SHOWN), RUNS_SHOWN_MAX)
+        limit = min(visit.number("limit"), RUNS_SHOWN_MAX)
         lines = _tail(self._paths.data / "hook-runs.ndjson")
         return as_json(HookRunsView(hook_runs(lines, visit.query.get("name", ""), limit)))
 

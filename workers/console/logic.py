@@ -47,6 +47,7 @@ def invite_request(
         sans=body.sans,
         ttl_s=body.ttl_s or default_ttl_s,
         operator=operator,
+        rejoin=body.rejoin,
     )
 
 

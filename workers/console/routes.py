@@ -7,7 +7,6 @@ from broker.wire.approval import (
     GetApproval,
     ListApprovals,
 )
-from broker.wire.audit import AuditVerdict, AuditView, ListAudit, VerifyAudit
 from broker.wire.authority import AuthorityView, GetAuthority, LockAuthority, UnlockAuthority
 from broker.wire.console_api import (
     CertificateView,
@@ -17,6 +16,7 @@ from broker.wire.console_api import (
     InviteBody,
     InviteCreated,
     ReasonBody,
+    RenameBody,
     RevokeBody,
     UnlockBody,
 )
@@ -37,17 +37,26 @@ from broker.wire.roster import (
     ListMembers,
     MembersView,
     MemberView,
+    ReinstateMember,
+    RenameMember,
     RevocationAnswer,
     RevokeMember,
 )
-from workers.console.local import LocalDesk
+from workers.console.audit import AUDIT_ROUTES
+from workers.console.backups import BACKUP_ROUTES
+from workers.console.local import RUNS_SHOWN, LocalDesk
+from workers.console.policy import POLICY_ROUTES
+from workers.console.rollover import ROLLOVER_ROUTES
+from workers.console.slots import SLOT_ROUTES
 from workers.console.succession import SUCCESSION_ROUTES
+from workers.query import Number, Text
 from workers.route import Route, Visit
 
 UNLOCK_TIMEOUT_MS = 30_000
-VERIFY_TIMEOUT_MS = 60_000
-PAGE_MEMBERS = 500
-PAGE_AUDIT = 100
+APPROVAL_STATES = ("pending", "approved", "denied", "expired", "issued")
+LIMIT_MEMBERS = Number(name="limit", summary="At most so many members.", default=500)
+LIMIT_DOOR = Number(name="limit", summary="At most so many.", default=200)
+LIMIT_RUNS = Number(name="limit", summary="At most so many runs.", default=RUNS_SHOWN)
 
 
 def _decide(visit: Visit, *, approve: bool) -> DecideApproval:
@@ -69,6 +78,16 @@ def _revoke(visit: Visit) -> RevokeMember:
     )
 
 
+def _rename(visit: Visit) -> RenameMember:
+    body = visit.content(RenameBody)
+    return RenameMember(
+        host=visit.parameters["host"],
+        new_host=body.new_host,
+        operator=visit.caller.operator,
+        dry_run=body.dry_run,
+    )
+
+
 def _unlock(visit: Visit) -> UnlockAuthority:
     passphrase = visit.content(UnlockBody).passphrase.encode()
     return UnlockAuthority(passphrase=passphrase, operator=visit.caller.operator)
@@ -79,8 +98,10 @@ NODE_ROUTES = (
         method="GET",
         path="/v1/status",
         summary="Mesh and node in one screen.",
-        make=lambda visit: GetStatus(limit=visit.number("limit", PAGE_MEMBERS)),
+        make=lambda visit: GetStatus(limit=visit.number("limit")),
         reply=StatusView,
+        scope="read",
+        query=(LIMIT_MEMBERS,),
     ),
     Route(
         method="GET",
@@ -88,6 +109,7 @@ NODE_ROUTES = (
         summary="Role, term and sequence of this node.",
         make=lambda _visit: GetNode(),
         reply=NodeView,
+        scope="read",
     ),
     Route(
         method="GET",
@@ -95,6 +117,7 @@ NODE_ROUTES = (
         summary="The processes of this node.",
         make=lambda _visit: ListWorkers(),
         reply=WorkersView,
+        scope="read",
     ),
     Route(
         method="GET",
@@ -102,6 +125,7 @@ NODE_ROUTES = (
         summary="Known and discovered nodes.",
         make=lambda _visit: ListPeers(),
         reply=PeersView,
+        scope="read",
     ),
     Route(
         method="POST",
@@ -109,6 +133,7 @@ NODE_ROUTES = (
         summary="Renew this node's own certificate now.",
         make=lambda visit: ForceRenewal(operator=visit.caller.operator),
         reply=Ack,
+        scope="admin",
     ),
 )
 
@@ -119,6 +144,7 @@ AUTHORITY_ROUTES = (
         summary="The certificate authority of this node.",
         make=lambda _visit: GetAuthority(),
         reply=AuthorityView,
+        scope="read",
     ),
     Route(
         method="POST",
@@ -135,6 +161,7 @@ AUTHORITY_ROUTES = (
         summary="Forget the issuing key.",
         make=lambda visit: LockAuthority(operator=visit.caller.operator),
         reply=AuthorityView,
+        scope="admin",
     ),
 )
 
@@ -143,8 +170,10 @@ ENROLLMENT_ROUTES = (
         method="GET",
         path="/v1/invites",
         summary="Invites that still matter.",
-        make=lambda visit: ListInvites(limit=visit.number("limit", 200)),
+        make=lambda visit: ListInvites(limit=visit.number("limit")),
         reply=InvitesView,
+        scope="invite",
+        query=(LIMIT_DOOR,),
     ),
     Route(
         method="DELETE",
@@ -154,6 +183,7 @@ ENROLLMENT_ROUTES = (
             invite_id=visit.parameters["id"], operator=visit.caller.operator
         ),
         reply=Ack,
+        scope="invite",
     ),
     Route(
         method="GET",
@@ -161,6 +191,7 @@ ENROLLMENT_ROUTES = (
         summary="Whether strangers with a code may ask.",
         make=lambda _visit: GetEnrollment(),
         reply=EnrollmentView,
+        scope="read",
     ),
     Route(
         method="PUT",
@@ -171,15 +202,21 @@ ENROLLMENT_ROUTES = (
             open=visit.content(EnrollmentBody).open, operator=visit.caller.operator
         ),
         reply=EnrollmentView,
+        scope="admin",
     ),
     Route(
         method="GET",
         path="/v1/approvals",
         summary="Joins that wait for a person, or did; ?state= filters.",
         make=lambda visit: ListApprovals(
-            state=visit.query.get("state", ""), limit=visit.number("limit", 200)
+            state=visit.query.get("state", ""), limit=visit.number("limit")
         ),
         reply=ApprovalsView,
+        scope="approve",
+        query=(
+            Text(name="state", summary="Only these.", choices=APPROVAL_STATES),
+            LIMIT_DOOR,
+        ),
     ),
     Route(
         method="GET",
@@ -187,6 +224,7 @@ ENROLLMENT_ROUTES = (
         summary="One of them.",
         make=lambda visit: GetApproval(approval_id=visit.parameters["id"]),
         reply=ApprovalView,
+        scope="approve",
     ),
     Route(
         method="POST",
@@ -195,6 +233,7 @@ ENROLLMENT_ROUTES = (
         body=ReasonBody,
         make=lambda visit: _decide(visit, approve=True),
         reply=ApprovalView,
+        scope="approve",
     ),
     Route(
         method="POST",
@@ -203,6 +242,7 @@ ENROLLMENT_ROUTES = (
         body=ReasonBody,
         make=lambda visit: _decide(visit, approve=False),
         reply=ApprovalView,
+        scope="approve",
     ),
 )
 
@@ -212,9 +252,14 @@ ROSTER_ROUTES = (
         path="/v1/members",
         summary="The roster, in pages by ?after and ?limit.",
         make=lambda visit: ListMembers(
-            after=visit.query.get("after", ""), limit=visit.number("limit", PAGE_MEMBERS)
+            after=visit.query.get("after", ""), limit=visit.number("limit")
         ),
         reply=MembersView,
+        scope="read",
+        query=(
+            Text(name="after", summary="Hosts behind this one."),
+            LIMIT_MEMBERS,
+        ),
     ),
     Route(
         method="GET",
@@ -222,6 +267,7 @@ ROSTER_ROUTES = (
         summary="One member with its certificates.",
         make=lambda visit: GetMember(host=visit.parameters["host"]),
         reply=MemberView,
+        scope="read",
     ),
     Route(
         method="POST",
@@ -230,23 +276,26 @@ ROSTER_ROUTES = (
         body=RevokeBody,
         make=_revoke,
         reply=RevocationAnswer,
+        scope="admin",
     ),
     Route(
-        method="GET",
-        path="/v1/audit",
-        summary="Rows of the journal after ?after, or the last ?limit.",
-        make=lambda visit: ListAudit(
-            after=visit.number("after", -1, lowest=-1), limit=visit.number("limit", PAGE_AUDIT)
+        method="POST",
+        path="/v1/members/{host}/reinstate",
+        summary="Free the name of a revoked member.",
+        make=lambda visit: ReinstateMember(
+            host=visit.parameters["host"], operator=visit.caller.operator
         ),
-        reply=AuditView,
+        reply=Ack,
+        scope="admin",
     ),
     Route(
-        method="GET",
-        path="/v1/audit/verify",
-        summary="Recompute the hash chain from the first row.",
-        make=lambda _visit: VerifyAudit(),
-        reply=AuditVerdict,
-        timeout_ms=VERIFY_TIMEOUT_MS,
+        method="POST",
+        path="/v1/members/{host}/rename",
+        summary="Give a member another name; dry_run only tells what would be.",
+        body=RenameBody,
+        make=_rename,
+        reply=MemberView,
+        scope="admin",
     ),
 )
 
@@ -261,6 +310,8 @@ def local_routes(desk: LocalDesk) -> tuple[Route, ...]:
             body=InviteBody,
             reply=InviteCreated,
             serve=desk.create_invite,
+            scope="invite",
+            statuses=(201,),
         ),
         Route(
             method="GET",
@@ -268,6 +319,7 @@ def local_routes(desk: LocalDesk) -> tuple[Route, ...]:
             summary="This node's own certificate and where its files are.",
             reply=CertificateView,
             serve=desk.certificate,
+            scope="read",
         ),
         Route(
             method="GET",
@@ -282,10 +334,23 @@ def local_routes(desk: LocalDesk) -> tuple[Route, ...]:
             summary="What ran, newest first; ?name= filters.",
             reply=HookRunsView,
             serve=desk.hook_runs,
+            query=(
+                Text(name="name", summary="Only of this hook."),
+                LIMIT_RUNS,
+            ),
         ),
     )
 
 
 ASKING_ROUTES = (
-    NODE_ROUTES + AUTHORITY_ROUTES + ENROLLMENT_ROUTES + ROSTER_ROUTES + SUCCESSION_ROUTES
+    NODE_ROUTES
+    + AUTHORITY_ROUTES
+    + ENROLLMENT_ROUTES
+    + ROSTER_ROUTES
+    + SUCCESSION_ROUTES
+    + AUDIT_ROUTES
+    + POLICY_ROUTES
+    + ROLLOVER_ROUTES
+    + SLOT_ROUTES
+    + BACKUP_ROUTES
 )

@@ -16,11 +16,12 @@ from broker.wire.standby import (
     StepDownAnswer,
     SyncNow,
 )
+from workers.query import Number
 from workers.route import Route, Visit
 
 TURN_TIMEOUT_MS = 15_000
 """A change of roles is one transaction, but on a small board behind a slow disk."""
-PAGE_REVIEWS = 500
+LIMIT_REVIEWS = Number(name="limit", summary="At most so many conflicts.", default=500)
 
 
 def _nominate(visit: Visit) -> NominateStandby:
@@ -52,6 +53,7 @@ SUCCESSION_ROUTES = (
         summary="The order of succession, and where this node stands in it.",
         make=lambda _visit: ListStandbys(),
         reply=StandbysView,
+        scope="read",
     ),
     Route(
         method="POST",
@@ -59,6 +61,7 @@ SUCCESSION_ROUTES = (
         summary="Offer a member the issuing key.",
         make=_nominate,
         reply=Ack,
+        scope="admin",
     ),
     Route(
         method="DELETE",
@@ -66,6 +69,7 @@ SUCCESSION_ROUTES = (
         summary="Take a nomination or a standby's role back.",
         make=_remove,
         reply=Ack,
+        scope="admin",
     ),
     Route(
         method="POST",
@@ -75,6 +79,7 @@ SUCCESSION_ROUTES = (
         make=_promote,
         reply=PromotionAnswer,
         timeout_ms=TURN_TIMEOUT_MS,
+        scope="admin",
     ),
     Route(
         method="POST",
@@ -84,6 +89,7 @@ SUCCESSION_ROUTES = (
         make=_step_down,
         reply=StepDownAnswer,
         timeout_ms=TURN_TIMEOUT_MS,
+        scope="admin",
     ),
     Route(
         method="POST",
@@ -91,13 +97,16 @@ SUCCESSION_ROUTES = (
         summary="Fetch from, or bring to, the primary now.",
         make=lambda visit: SyncNow(operator=visit.caller.operator),
         reply=Ack,
+        scope="admin",
     ),
     Route(
         method="GET",
         path="/v1/reviews",
         summary="What the merge decided and a person should look at.",
-        make=lambda visit: ListReviews(limit=visit.number("limit", PAGE_REVIEWS)),
+        make=lambda visit: ListReviews(limit=visit.number("limit")),
         reply=ReviewsView,
+        scope="read",
+        query=(LIMIT_REVIEWS,),
     ),
     Route(
         method="POST",
@@ -105,5 +114,6 @@ SUCCESSION_ROUTES = (
         summary="A person looked at it.",
         make=_close,
         reply=Ack,
+        scope="admin",
     ),
 )

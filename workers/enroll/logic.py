@@ -68,6 +68,7 @@ class Order(msgspec.Struct, frozen=True):
 
     Either `invite`, or `url` with `pin` and `totp`. With `probe` only the fingerprint of the CA
     behind `url` is told; with `dry_run` everything is checked and nothing is sent or written.
+    With `leave` this host gives its membership back, to `primary` if that is known.
     """
 
     invite: str = ""
@@ -79,6 +80,8 @@ class Order(msgspec.Struct, frozen=True):
     wait_s: float = 0.0
     probe: bool = False
     dry_run: bool = False
+    leave: bool = False
+    primary: Endpoint | None = None
 
 
 class Ticket(msgspec.Struct, frozen=True):

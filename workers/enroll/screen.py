@@ -13,19 +13,23 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.stop import StopSignal
 from workers.enroll.joining import Joining
+from workers.enroll.leaving import Leaving
 from workers.enroll.logic import exit_of, read_order
 
 ORDER_BYTES_MAX = 65_536
 
 
 def enroll(settings: Settings, paths: Paths) -> int:
-    """Join as standard input says, tell the outcome, and return the exit status."""
+    """Join or leave as standard input says, tell the outcome, and return the exit status."""
     setup_logs(settings, "enroll", stream=sys.stderr)
     raw = sys.stdin.buffer.read(ORDER_BYTES_MAX)
     with StopSignal() as stop:
         joining = Joining(settings, paths, emit, lambda wait_ms: _stopped(stop, wait_ms))
         try:
-            return joining.run(read_order(raw))
+            order = read_order(raw)
+            if order.leave:
+                return Leaving(paths, emit).run(order.primary)
+            return joining.run(order)
         except SettingsError:
             raise
         except MeshError as error:

@@ -13,12 +13,15 @@ from broker.wire.enrollment import JoinAnswer
 from broker.wire.mesh_api import REPLY_JSON, JoinBody
 from broker.wire.replica import JournalAnswer
 from broker.wire.roster import BundleAnswer, Peer
+from workers.pem import crl_pem
 from workers.problem import retry_after_s
 from workers.route import Page, Visit
 
 ACCEPTED = 202
 NOT_MODIFIED = 304
 OCTETS = "application/octet-stream"
+CRL = "application/pkix-crl"
+LISTS = "application/x-pem-file"
 _VERSION_TAG = re.compile(r'(?:W/)?"([0-9]{1,15})\.([0-9]{1,15})"')
 
 
@@ -104,8 +107,23 @@ def crl_page(crl: bytes, crl_number: int, etag: str) -> Page:
     """
     if not crl:
         raise NotFoundError("no revocation list was signed yet")
+    return _numbered(crl, CRL, crl_number, etag)
+
+
+def lists_page(lists: tuple[bytes, ...], crl_number: int, etag: str) -> Page:
+    """Show the newest CRL of the issuing CA, the first, and those of the CAs above it, as PEM.
+
+    Raises:
+        NotFoundError: None was signed yet.
+    """
+    if not lists[0]:
+        raise NotFoundError("no revocation list was signed yet")
+    text = "".join(crl_pem(der) for der in lists if der)
+    return _numbered(text.encode("ascii"), LISTS, crl_number, etag)
+
+
+def _numbered(content: bytes, kind: str, crl_number: int, etag: str) -> Page:
     headers = {"ETag": f'"{crl_number}"'}
-    kind = "application/pkix-crl"
     if etag.removeprefix("W/") == headers["ETag"]:
         return Page(b"", NOT_MODIFIED, kind, headers)
-    return Page(crl, 200, kind, headers)
+    return Page(content, 200, kind, headers)

@@ -31,47 +31,39 @@ from broker.wire.renewal import (
     StartInstall,
     StartRekey,
 )
-from broker.wire.replica import (
-    AcceptBody,
-    AcceptKey,
-    AdoptAnswer,
-    AdoptBody,
-    AdoptRows,
-    JournalAnswer,
-    KeyPackage,
-    ReadJournal,
-    ReplicaBody,
-    ReportReady,
-)
 from broker.wire.roster import (
     BundleAnswer,
     GetBundle,
     HeartbeatAnswer,
+    LeaveMesh,
     RecordHeartbeat,
     WhoAmI,
     WhoAmIAnswer,
 )
 from workers.gateway.logic import (
+    CRL,
+    LISTS,
+    OCTETS,
     bundle_page,
     crl_page,
     join_page,
-    journal_page,
     known_version,
+    lists_page,
     one_credential,
     ticket_secret,
 )
+from workers.gateway.replication import GOSSIP_BODY_BYTES, REPLICA_ROUTES, SIGNING_TIMEOUT_MS
+from workers.query import Number
 from workers.route import Page, Route, Visit
 
-SIGNING_TIMEOUT_MS = 10_000
+PEM_CHAIN = "application/pem-certificate-chain"
+KNOWN_BUNDLE = (
+    Number(name="after", summary="Sequence of the bundle that the caller has."),
+    Number(name="term", summary="Its term."),
+)
 REKEY_TIMEOUT_MS = 30_000
 INSTALL_TIMEOUT_MS = 120_000
 """Hooks may take longer; then the answer is `timeout`, and the member's own report follows."""
-ADOPT_TIMEOUT_MS = 30_000
-GOSSIP_BODY_BYTES = 32_768
-"""Eight signed beats, a signed head and what goes with them; failover must not depend on how
-small an operator made the limit of the door."""
-ORPHAN_BODY_BYTES = 1_052_672
-"""The largest page in base64, and its frame."""
 
 
 def _join(visit: Visit) -> Join:
@@ -97,11 +89,16 @@ def _poll(visit: Visit) -> PollTicket:
 
 def _ca_page(answer: TrustAnswer, _visit: Visit) -> Page:
     pem = ssl.DER_cert_to_PEM_cert(answer.root)
-    return Page(pem.encode(), content_type="application/pem-certificate-chain")
+    return Page(pem.encode(), content_type=PEM_CHAIN)
 
 
 def _crl_page(answer: TrustAnswer, visit: Visit) -> Page:
     return crl_page(answer.crl, answer.crl_number, visit.etag)
+
+
+def _lists_page(answer: TrustAnswer, visit: Visit) -> Page:
+    lists = (answer.crl, answer.root_crl, *answer.other_lists)
+    return lists_page(lists, answer.crl_number, visit.etag)
 
 
 def _renew(visit: Visit) -> RenewAsPeer:
@@ -128,6 +125,9 @@ def _heartbeat(visit: Visit) -> RecordHeartbeat:
         bundle_sequence=body.bundle_sequence,
         term=body.term,
         gossip=body.gossip,
+        trusts=body.trusts,
+        witness=body.witness,
+        bundle_term=body.bundle_term,
     )
 
 
@@ -141,6 +141,10 @@ def _bundle(visit: Visit) -> GetBundle:
     return GetBundle(after=sequence, after_term=term, peer=visit.caller.peer)
 
 
+def _handover(_visit: Visit) -> GetBundle:
+    return GetBundle(handover=True)
+
+
 def _rekey(visit: Visit) -> StartRekey:
     return StartRekey(peer=visit.peer, term=visit.content(RekeyBody).term)
 
@@ -148,23 +152,6 @@ def _rekey(visit: Visit) -> StartRekey:
 def _install(visit: Visit) -> StartInstall:
     body = visit.content(InstallBody)
     return StartInstall(peer=visit.peer, leaf=body.leaf, issuing=body.issuing, term=body.term)
-
-
-def _read_journal(visit: Visit) -> ReadJournal:
-    body = visit.content(ReplicaBody)
-    return ReadJournal(peer=visit.peer, locator=body.locator, wait_ms=body.wait_ms)
-
-
-def _wait_ms(visit: Visit) -> int:
-    return visit.content(ReplicaBody).wait_ms
-
-
-def _adopt(visit: Visit) -> AdoptRows:
-    return AdoptRows(peer=visit.peer, page=visit.content(AdoptBody).page)
-
-
-def _accept(visit: Visit) -> AcceptKey:
-    return AcceptKey(peer=visit.peer, public_key=visit.content(AcceptBody).public_key)
 
 
 ENROLL_ROUTES = (
@@ -183,6 +170,7 @@ ENROLL_ROUTES = (
         make=_join,
         reply=JoinAnswer,
         show=join_page,
+        statuses=(200, 202),
         timeout_ms=SIGNING_TIMEOUT_MS,
     ),
     Route(
@@ -192,6 +180,7 @@ ENROLL_ROUTES = (
         make=_poll,
         reply=JoinAnswer,
         show=join_page,
+        statuses=(200, 202),
         timeout_ms=SIGNING_TIMEOUT_MS,
     ),
     Route(
@@ -201,6 +190,7 @@ ENROLL_ROUTES = (
         make=lambda _visit: GetTrust(),
         reply=TrustAnswer,
         show=_ca_page,
+        media=PEM_CHAIN,
     ),
     Route(
         method="GET",
@@ -209,6 +199,18 @@ ENROLL_ROUTES = (
         make=lambda _visit: GetTrust(),
         reply=TrustAnswer,
         show=_crl_page,
+        media=CRL,
+        statuses=(200, 304),
+    ),
+    Route(
+        method="GET",
+        path="/v1/crl.pem",
+        summary="The newest lists of issuing CA and root, for nginx or PostgreSQL.",
+        make=lambda _visit: GetTrust(),
+        reply=TrustAnswer,
+        show=_lists_page,
+        media=LISTS,
+        statuses=(200, 304),
     ),
     Route(
         method="GET",
@@ -217,6 +219,19 @@ ENROLL_ROUTES = (
         make=_bundle,
         reply=BundleAnswer,
         show=bundle_page,
+        statuses=(200, 304),
+        query=KNOWN_BUNDLE,
+        media=OCTETS,
+    ),
+    Route(
+        method="GET",
+        path="/v1/handover",
+        summary="The last bundle of a CA that was replaced, for nodes that slept meanwhile.",
+        make=_handover,
+        reply=BundleAnswer,
+        show=bundle_page,
+        media=OCTETS,
+        statuses=(200, 304),
     ),
 )
 
@@ -263,6 +278,9 @@ MESH_ROUTES = (
         make=_bundle,
         reply=BundleAnswer,
         show=bundle_page,
+        statuses=(200, 304),
+        query=KNOWN_BUNDLE,
+        media=OCTETS,
     ),
     Route(
         method="GET",
@@ -270,6 +288,13 @@ MESH_ROUTES = (
         summary="Name, serial and role of the caller as the CA sees them.",
         make=lambda visit: WhoAmI(peer=visit.peer),
         reply=WhoAmIAnswer,
+    ),
+    Route(
+        method="POST",
+        path="/v1/leave",
+        summary="The caller leaves the mesh: its certificates end, its name is free.",
+        make=lambda visit: LeaveMesh(peer=visit.peer),
+        reply=Ack,
     ),
     Route(
         method="POST",
@@ -289,42 +314,5 @@ MESH_ROUTES = (
         reply=InstallAnswer,
         timeout_ms=INSTALL_TIMEOUT_MS,
     ),
-    Route(
-        method="POST",
-        path="/v1/replica/events",
-        summary="Journal rows after what a standby has, as soon as there are any.",
-        body=ReplicaBody,
-        body_bytes=GOSSIP_BODY_BYTES,
-        make=_read_journal,
-        reply=JournalAnswer,
-        show=journal_page,
-        defer=_wait_ms,
-    ),
-    Route(
-        method="POST",
-        path="/v1/replica/adopt",
-        summary="A standby brings rows that it wrote while it was primary on its own.",
-        body=AdoptBody,
-        body_bytes=ORPHAN_BODY_BYTES,
-        make=_adopt,
-        reply=AdoptAnswer,
-        timeout_ms=ADOPT_TIMEOUT_MS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/standby/accept",
-        summary="A nominated node fetches the issuing key, sealed to its one-time key.",
-        body=AcceptBody,
-        make=_accept,
-        reply=KeyPackage,
-        timeout_ms=SIGNING_TIMEOUT_MS,
-    ),
-    Route(
-        method="POST",
-        path="/v1/standby/ready",
-        summary="A nominated node has the key and proved that it fits.",
-        make=lambda visit: ReportReady(peer=visit.peer),
-        reply=Ack,
-        timeout_ms=SIGNING_TIMEOUT_MS,
-    ),
+    *REPLICA_ROUTES,
 )

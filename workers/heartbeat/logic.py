@@ -53,6 +53,9 @@ def body(plan: HeartbeatPlan, now: UnixSeconds) -> HeartbeatBody:
         served_not_after=plan.served_not_after,
         endpoint=plan.endpoint,
         gossip=plan.gossip,
+        trusts=plan.trusts,
+        witness=plan.witness,
+        bundle_term=plan.bundle_term,
     )
 
 

@@ -36,6 +36,9 @@ from workers.renewal.logic import (
 )
 from workers.renewal.probe import Prober
 
+ROOTS_MAX = 4
+"""What a report takes; a node trusts two at the most."""
+
 
 @dataclass(slots=True)
 class Delivery:
@@ -55,7 +58,7 @@ class Delivery:
     policy: Renewal
     server_name: str
 
-    def install(self, leaf: bytes, issuing: bytes, root: bytes) -> Installed:
+    def install(self, leaf: bytes, issuing: bytes, *roots: bytes) -> Installed:
         """Install a certificate for the pending key, bring it into service, say what came of it.
 
         Raises:
@@ -64,7 +67,7 @@ class Delivery:
         before = self.store.live()
         event = event_of(before)
         self._prepare(event, before)
-        done = self.store.install(leaf, issuing, root)
+        done = self.store.install(leaf, issuing, *roots)
         live = self.store.live()
         if live is None or live.serial != done.serial:
             raise NotFoundError("another installation has replaced this certificate already")
@@ -110,6 +113,7 @@ class Delivery:
             not_after=live.not_after,
             state=record.state if record else "installed",
             detail=record.detail if record else "",
+            roots=live.trusted_pins()[:ROOTS_MAX],
         )
 
     def longest_ms(self) -> int:

@@ -39,7 +39,7 @@ from workers.renewal.hookset import HookSet
 from workers.renewal.logic import DELIVERY_CALL_MS, PENDING_REUSE_S, issuer_of, lease_ms
 from workers.renewal.patience import StoppedError, patiently
 from workers.renewal.probe import Prober
-from workers.root import root_der_of
+from workers.root import roots_of
 from workers.sessions import Open, opener
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Errand:
         open_peers: Opens a session to other nodes, when one is called for the first time.
         delivery: This node's own certificate.
         hold: The lease of the item.
-        root: The pinned root, DER.
+        roots: The roots to trust, DER, the pinned one first.
         call_ms: Longest time of one call to another node.
         report_after_ms: A pushed installation that took longer is reported to the primary too.
     """
@@ -75,7 +75,7 @@ class Errand:
     open_peers: Open
     delivery: Delivery
     hold: Hold
-    root: bytes
+    roots: tuple[bytes, ...]
     call_ms: int
     report_after_ms: int = REPORT_AFTER_MS
     _peers: "PeerSession | None" = None
@@ -146,7 +146,7 @@ class Errand:
         return self.desk.ask(RenewWithLease(lease_id, csr), RenewalAnswer).issued
 
     def _install(self, leaf: bytes, issuing: bytes) -> Installed:
-        result = self.delivery.install(leaf, issuing, self.root)
+        result = self.delivery.install(leaf, issuing, *self.roots)
         self.desk.ask(self.delivery.report(), Ack)
         return result
 
@@ -230,6 +230,6 @@ def build_errand(desk: Desk, membership: Membership) -> Errand:
         open_peers=opener(settings.renewal.peer_timeout.seconds),
         delivery=delivery,
         hold=hold,
-        root=root_der_of(membership),
+        roots=roots_of(membership),
         call_ms=settings.renewal.peer_timeout.ms,
     )

@@ -27,6 +27,8 @@ PAGE_BYTES_MAX = 786_432
 """What a message to the broker may carry of a page."""
 
 SOURCES_MAX = 8
+IMPOSTOR = "answered, but not as the node it should be"
+"""What `workers.transport` says of a certificate that does not verify; a test holds them equal."""
 WAIT_MS = 20_000
 """How long the primary may hold its answer back: one request in this time when nothing happens."""
 
@@ -73,6 +75,11 @@ def sources(node: NodeView, first: Endpoint | None) -> tuple[Endpoint, ...]:
 def bundle_path(node: NodeView) -> str:
     """Return the path that asks for anything newer than what is installed here."""
     return f"/v1/bundle?after={node.bundle_sequence}&term={node.bundle_term}"
+
+
+def is_stranger(reason: str) -> bool:
+    """Return whether somebody answered who could not prove to be the node that was asked."""
+    return IMPOSTOR in reason
 
 
 def check_bundle(octets: bytes) -> None:

@@ -17,9 +17,12 @@ from broker.wire.replica import PlanSync, SyncPlan
 from workers.fanout import Session
 from workers.process import Desk, Outcome
 from workers.roster_sync.bundle import BundleErrand
+from workers.roster_sync.collect import CollectErrand
+from workers.roster_sync.crl import ListErrand
 from workers.roster_sync.logic import backoff_ms, is_askable
 from workers.roster_sync.standby import StandbyErrands
 from workers.roster_sync.trips import BrokenOffError, TripError, Trips
+from workers.roster_sync.unlock import UnlockErrand
 
 NOT_IN_SYNC = "not in sync"
 
@@ -37,25 +40,40 @@ class RosterSyncLoop:
         self._trips = Trips(open_session)
         self._bundle = BundleErrand(self._trips)
         self._standby = StandbyErrands(self._trips, self._bundle)
+        self._lists = ListErrand(self._trips)
+        self._unlock = UnlockErrand(self._trips)
+        self._collect = CollectErrand()
         self._failures = 0
 
     def round(self, desk: Desk) -> Outcome:
+        """Do the errand of the broker's plan, then look at the revocation lists."""
+        outcome = self._plan(desk)
+        self._lists.run(desk)
+        return self._unlock.sooner(outcome)
+
+    def _plan(self, desk: Desk) -> Outcome:
         """Do the errand of the broker's plan."""
         node = desk.node()
         if node.mesh is None:
             return Outcome(state="no mesh")
+        self._unlock.run(desk, node)
         plan = desk.ask(PlanSync(), SyncPlan)
         try:
-            if plan.errand == "none":
-                return Outcome(state=f"idle: {plan.reason}" if plan.reason else "idle")
-            if plan.errand == "bundle":
-                return self._bundle.run(desk, node, plan.source)
-            return self._serve(desk, node, plan)
+            return self._run(desk, node, plan)
         except TripError as error:
             self._trips.complain(plan.errand, error)
             return self._failed(str(error), None if plan.errand == "bundle" else self._pause_ms())
         except BrokenOffError:
             return Outcome(next_in_ms=0, error=desk.record.last_error, state=desk.record.state)
+
+    def _run(self, desk: Desk, node: NodeView, plan: SyncPlan) -> Outcome:
+        if plan.errand == "none":
+            return Outcome(state=f"idle: {plan.reason}" if plan.reason else "idle")
+        if plan.errand == "collect":
+            return self._collect.run(desk)
+        if plan.errand == "bundle":
+            return self._bundle.run(desk, node, plan.source)
+        return self._serve(desk, node, plan)
 
     def _serve(self, desk: Desk, node: NodeView, plan: SyncPlan) -> Outcome:
         """Do an errand of a standby: what fails is tried again soon, whoever is to blame."""

@@ -49,6 +49,9 @@ def list_(session: Session, *, every: bool) -> None:
                 for line in view.approvals
             ],
         )
+        for line in view.approvals:
+            if line.note and line.state == "pending":
+                session.screen.note(f"{line.host}: {line.note}")
 
 
 @approval.command()
@@ -76,6 +79,7 @@ def _facts(wanted: Approval, now: int) -> list[tuple[str, str]]:
         ("asked", ago(wanted.requested_at, now)),
         ("expires in", due_in(wanted.expires_at, now) if wanted.state == "pending" else "-"),
         ("state", f"{decision}: {wanted.reason}" if wanted.reason else decision),
+        ("note", wanted.note or "-"),
     ]
 
 

@@ -1,11 +1,14 @@
 """`certmesh invite`: single-use tickets, each bound to one host."""
 
+import sys
+
 import click
 
 from broker.cli.api import segment
 from broker.cli.choice import meant
 from broker.cli.options import DURATION, Noun, pass_session
 from broker.cli.public import public
+from broker.cli.qr import draw
 from broker.cli.session import Session
 from broker.cli.shape import due_in, rfc3339, short_id
 from broker.clock import wall_s
@@ -13,6 +16,10 @@ from broker.runtime.duration import Duration
 from broker.wire.console_api import InviteBody, InviteCreated
 from broker.wire.control import Ack
 from broker.wire.enrollment import InvitesView
+
+ID_LENGTH = 64
+"""A whole id, which no host name without a dot is as long as: it needs no look at the newest ones,
+so that an invite is never too old to be revoked."""
 
 
 @click.group(cls=Noun)
@@ -24,16 +31,30 @@ def invite() -> None:
 @click.argument("host")
 @click.option("--ttl", type=DURATION, help="How long it is good for (else the node's setting).")
 @click.option("--san", multiple=True, metavar="NAME", help="Allow this extra name. Repeatable.")
+@click.option("--rejoin", is_flag=True, help="Replace HOST if it is a member: its disk is lost.")
+@click.option("--qr", is_flag=True, help="Draw it as a QR code too, on standard error.")
 @pass_session
-def create(session: Session, *, host: str, ttl: Duration | None, san: tuple[str, ...]) -> None:
+def create(  # noqa: PLR0913 (one option each)
+    session: Session,
+    *,
+    host: str,
+    ttl: Duration | None,
+    san: tuple[str, ...],
+    rejoin: bool,
+    qr: bool,
+) -> None:
     """Print an invite for HOST; its secret is shown only now."""
-    wish = InviteBody(host=host, sans=san, ttl_s=ttl.s if ttl else 0)
+    wish = InviteBody(host=host, sans=san, ttl_s=ttl.s if ttl else 0, rejoin=rejoin)
     made = session.api().post("/v1/invites", InviteCreated, wish)
     if session.json:
         session.screen.object("invite-create", public(made))
         return
     session.screen.line(made.invite)
+    if qr:
+        draw(made.invite, sys.stderr)
     session.screen.note(f"for {made.host}, good until {rfc3339(made.expires_at)}, once")
+    if rejoin:
+        session.screen.note("whoever uses it replaces the member of that name")
     session.screen.note("there:  certmesh join 'INVITE'")
 
 
@@ -47,7 +68,7 @@ def list_(session: Session) -> None:
         return
     now = wall_s()
     session.screen.table(
-        ("ID", "HOST", "STATE", "EXPIRES IN", "EXTRA NAMES"),
+        ("ID", "HOST", "STATE", "EXPIRES IN", "EXTRA NAMES", "REPLACES"),
         [
             (
                 short_id(line.invite_id),
@@ -55,6 +76,7 @@ def list_(session: Session) -> None:
                 line.state,
                 due_in(line.expires_at, now) if line.state == "open" else "-",
                 ", ".join(line.sans) or "-",
+                "its member" if line.rejoin else "-",
             )
             for line in view.invites
         ],
@@ -67,9 +89,11 @@ def list_(session: Session) -> None:
 def revoke(session: Session, *, invite_id: str) -> None:
     """Make an unused invite worthless. ID may be its beginning, or the host."""
     api = session.api()
-    known = api.get("/v1/invites", InvitesView).invites
-    opened = [(line.invite_id, line.host) for line in known if line.state == "open"]
-    chosen = meant(invite_id, opened, "open invite")
+    chosen = invite_id
+    if len(invite_id) != ID_LENGTH or "." in invite_id:
+        known = api.get("/v1/invites", InvitesView).invites
+        opened = [(line.invite_id, line.host) for line in known if line.state == "open"]
+        chosen = meant(invite_id, opened, "open invite")
     api.ask("DELETE", f"/v1/invites/{segment(chosen)}", Ack)
     if session.json:
         session.screen.object("invite-revoke", {"invite_id": chosen, "state": "revoked"})

@@ -6,6 +6,7 @@ such a thing: status itself needed no key), 4 when nothing runs, 6 when there is
 
 import click
 
+from broker.cli.compliance import show_compliance
 from broker.cli.options import MeshCommand, pass_session
 from broker.cli.public import public
 from broker.cli.screen import Screen
@@ -25,12 +26,15 @@ PROCESS_HEADINGS = ("PROCESS", "STATE", "PID", "RESTARTS", "LAST SUCCESS", "NEXT
 
 @click.command(cls=MeshCommand)
 @click.option("--limit", default=500, show_default=True, help="Members to list.")
+@click.option("--compliance", is_flag=True, help="Check the rules of a well-kept mesh instead.")
 @pass_session
-def status(session: Session, *, limit: int) -> int:
+def status(session: Session, *, limit: int, compliance: bool) -> int:
     """Show mesh and node in one screen.
 
-    Exit: 0 healthy, 3 needs attention, 4 not running, 6 no mesh here.
+    Exit: 0 healthy, 3 needs attention or a rule fails, 4 not running, 6 no mesh here.
     """
+    if compliance:
+        return show_compliance(session)
     view = session.api().get(f"/v1/status?limit={limit}", StatusView)
     concerns = (*_concerns(session, view), *_warnings(view))
     if session.json:

@@ -100,21 +100,43 @@ def down(session: Session) -> int:
 
     Returns when they are gone; a node that does not run is no error.
     """
-    grip = Supervisor(session.paths).grip()
     began = boottime_ms()
-    if grip is not None:
-        try:
-            _stop(session, grip)
-        finally:
-            grip.release()
+    stopped = stop_pool(session)
     if session.json:
         took_s = (boottime_ms() - began) / 1000
-        session.screen.object("down", {"stopped": grip is not None, "took_s": round(took_s, 3)})
-    elif grip is None:
+        session.screen.object("down", {"stopped": stopped, "took_s": round(took_s, 3)})
+    elif not stopped:
         session.screen.line(f"the node in {session.home} was not running")
     else:
         session.screen.line(f"node stopped in {span((boottime_ms() - began) / 1000)}")
     return Exit.OK
+
+
+def stop_pool(session: Session) -> bool:
+    """Stop this node's processes and wait until they are gone; return whether any ran.
+
+    Raises:
+        InternalError: They did not stop in time.
+    """
+    grip = Supervisor(session.paths).grip()
+    if grip is None:
+        return False
+    try:
+        _stop(session, grip)
+    finally:
+        grip.release()
+    return True
+
+
+def start_pool(session: Session) -> None:
+    """Start this node's processes again; nothing waits for them.
+
+    Raises:
+        InternalError: supervisord refused.
+    """
+    session.screen.note("starting the node again")
+    write_process_table(session.paths)
+    Supervisor(session.paths).start()
 
 
 def _stop(session: Session, grip: Grip) -> None:

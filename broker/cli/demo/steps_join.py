@@ -161,11 +161,15 @@ def _decide(stage: Stage, approval: dict[str, object], words: list[str]) -> None
         "",
         f"PENDING  {approval['host']}  from {approval['source']}",
         f"         words on both screens:  {'  '.join(words)}",
+        f"         policy: {approval['note']}",
     )
     if stage.options.manual:
         agreed = click.confirm("         approve?", err=True)
         require(agreed, "you said no, so node-c stays outside", todo="run the demo again")
-    stage.node_a.ask("approval", "approve", str(approval["approval_id"]))
+    asked = str(approval["approval_id"])
+    stage.node_a.ask("approval", "approve", asked)
+    decided = pick(stage.node_a.ask("approval", "show", asked), "approval")
+    require(bool(pick(decided, "operator")), "nobody's name stands beside the approval")
     who = "you" if stage.options.manual else "demo (use --manual to decide yourself)"
     stage.board.show(f"approved by {who}", "")
 

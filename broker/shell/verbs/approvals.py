@@ -1,5 +1,6 @@
 """Approvals: what waits, and a person's word on it."""
 
+from broker.core.approval import PENDING_MAX, in_turns
 from broker.errors import ApprovalExpiredError, ConflictError, NotFoundError
 from broker.ledger.rows import ApprovalRow
 from broker.shell.batch import Batch
@@ -16,15 +17,27 @@ from broker.wire.approval import (
 )
 from broker.wire.facts import ApprovalDenied, ApprovalExpired, ApprovalGranted
 
+APPROVALS_LISTED_MAX = 500
+APPROVALS_READ_MAX = 2 * PENDING_MAX
+"""After a merge two primaries' requests may wait together."""
+
 
 def list_approvals(
     state: BrokerState, _batch: Batch, _caller: Caller, request: ListApprovals
 ) -> ApprovalsView:
-    """Return approvals, pending first."""
+    """Return approvals, pending first; of these everybody's oldest, then everybody's second."""
     state.known_mesh()
-    rows = state.ledger.approvals(request.state, min(request.limit, 500))
-    ordered = sorted(rows, key=lambda row: (row.state != "pending", row.requested_at))
-    return ApprovalsView(tuple(_approval(row) for row in ordered))
+    limit = min(request.limit, APPROVALS_LISTED_MAX)
+    shown = []
+    if request.state in {"", "pending"}:
+        # All of them, before the limit: which come first is decided here, not by the ledger.
+        waiting = state.ledger.approvals("pending", APPROVALS_READ_MAX)
+        shown = in_turns(waiting, lambda row: row.source)[:limit]
+    if request.state != "pending":
+        rest = state.ledger.approvals(request.state, limit + len(shown))
+        decided = [row for row in rest if row.state != "pending"][: limit - len(shown)]
+        shown += sorted(decided, key=lambda row: row.requested_at)
+    return ApprovalsView(tuple(_approval(row) for row in shown))
 
 
 def get_approval(
@@ -67,7 +80,8 @@ def settle(
         raise ConflictError(f"the request of {row.host} is {row.state} already")
     state.deferred_by.pop(row.approval_id, None)
     if said.approve:
-        batch.append(ApprovalGranted(row.approval_id, said.operator), said.operator)
+        granted = ApprovalGranted(row.approval_id, said.operator, said.reason)
+        batch.append(granted, said.operator)
     else:
         denied = ApprovalDenied(row.approval_id, said.operator, said.reason)
         batch.append(denied, said.operator or "approval")
@@ -104,4 +118,5 @@ def _approval(row: ApprovalRow) -> Approval:
         state=row.state,
         operator=row.operator,
         reason=row.reason,
+        note=row.note,
     )

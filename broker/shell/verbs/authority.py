@@ -12,15 +12,16 @@ from broker.errors import (
 )
 from broker.ledger.rows import MeshRow
 from broker.pki.authority import pem
-from broker.pki.seal import OpenedKeys, open_with_passphrase
+from broker.pki.seal import OpenedKeys, Slot, open_with_passphrase
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
+from broker.shell.bounds import bounds_of, permitted_names
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.certificates import not_after_of
 from broker.shell.handover import say_goodbye
 from broker.shell.state import BrokerState
-from broker.shell.unlocking import close_keys, open_keys
+from broker.shell.unlocking import close_keys, take_into_use
 from broker.shell.vault import Vault
 from broker.units import UnixSeconds
 from broker.wire.authority import (
@@ -32,9 +33,8 @@ from broker.wire.authority import (
 )
 from broker.wire.codec import fault_of
 from broker.wire.control import Fault
-from broker.wire.events import AuthorityMoved, WorkAvailable
-from broker.wire.facts import AuthorityLocked, AuthorityUnlocked, AuthorityUnlockFailed
-from broker.wire.ids import Service
+from broker.wire.events import AuthorityMoved
+from broker.wire.facts import AuthorityLocked, AuthorityUnlockFailed
 
 UNLOCK_SOURCE = "unlock"
 
@@ -50,7 +50,7 @@ def unlock_authority(
     state: BrokerState, _batch: Batch, caller: Caller, request: UnlockAuthority
 ) -> AuthorityView | Deferred:
     """Open the issuing key; wrong passphrases change nothing and have to wait after a while."""
-    vault = _vault(state)
+    vault = held_vault(state)
     if state.keys.issuer is not None:
         return authority_view(state)
     state.limiter.check(UNLOCK_SOURCE, caller.now_ms)
@@ -78,9 +78,9 @@ def lock_authority(
     state: BrokerState, batch: Batch, caller: Caller, request: LockAuthority
 ) -> AuthorityView:
     """Forget the key until somebody unlocks it; later requests of this drain find it locked."""
-    _vault(state)
+    held_vault(state)
     keys = state.keys
-    before = (keys.issuer, keys.totp_secret, keys.opened, keys.opened_by)
+    before = (keys.issuer, keys.totp_secret, keys.opened, keys.opened_by, keys.rotation)
     keys.locks += 1
     if keys.issuer is not None:
         if state.serves:
@@ -92,7 +92,7 @@ def lock_authority(
         close_keys(state)
 
         def reopen() -> None:
-            keys.issuer, keys.totp_secret, keys.opened, keys.opened_by = before
+            keys.issuer, keys.totp_secret, keys.opened, keys.opened_by, keys.rotation = before
 
         batch.on_void.append(reopen)
         batch.publish(AuthorityMoved("locked"))
@@ -101,7 +101,7 @@ def lock_authority(
 
 def authority_view(state: BrokerState) -> AuthorityView:
     """Return the CA as people see it."""
-    vault, mesh = _vault(state), _mesh(state)
+    vault, mesh, bounds = held_vault(state), known_mesh(state), bounds_of(state)
     return AuthorityView(
         state=state.keys.state,
         mesh_name=mesh.name,
@@ -112,10 +112,10 @@ def authority_view(state: BrokerState) -> AuthorityView:
         issuing_pem=pem(vault.issuing),
         root_not_after=not_after_of(vault.root),
         issuing_not_after=not_after_of(vault.issuing),
-        permitted_names=mesh.names,
-        permitted_networks=mesh.networks,
+        permitted_names=permitted_names(bounds),
+        permitted_networks=bounds.networks,
         slots=tuple(
-            SlotView(slot.slot_id, slot.kind, UnixSeconds(slot.created_at))
+            SlotView(slot.slot_id, slot.kind, UnixSeconds(slot.created_at), peer_name(state, slot))
             for slot in vault.sealed.slots
         ),
     )
@@ -149,28 +149,35 @@ def _settle_unlock(
         log(EventName.CA_UNLOCK_FAILED, detail=f"deriving the key failed: {outcome!r}")
         return fault_of(InternalError("deriving the key failed", hint="see log/broker.log"))
     if state.keys.issuer is None:
-        log(EventName.CA_UNLOCKED, slot=outcome.slot_id, operator=operator)
-        if state.serves:
-            batch.append(AuthorityUnlocked(outcome.slot_id), operator)
-        # At once, so that a lock later in this drain is the last word; undone with the drain.
-        open_keys(state, _vault(state), outcome)
-        if not state.serves:
-            # The audit trail is the primary's to write; it gets this row when this node serves.
-            state.keys.opened_by = outcome.slot_id
-        batch.on_void.append(lambda: close_keys(state))
-        batch.publish(AuthorityMoved("unlocked"))
-        batch.publish(WorkAvailable(Service.RENEWAL))
+        take_into_use(state, batch, outcome, by=outcome.slot_id, operator=operator)
     return authority_view(state)
 
 
-def _vault(state: BrokerState) -> Vault:
+def peer_name(state: BrokerState, slot: Slot) -> str:
+    """Return what the member whose half a slot needs is called now."""
+    member = state.ledger.member(slot.peer_id) if slot.peer_id else None
+    return member.host if member is not None else slot.peer
+
+
+def held_vault(state: BrokerState) -> Vault:
+    """Return the CA's files of this node.
+
+    Raises:
+        NotFoundError: It holds no CA key.
+        NoMeshError: It belongs to no mesh.
+    """
     if state.keys.vault is None:
         state.mesh()
         raise NotFoundError("this node holds no CA key")
     return state.keys.vault
 
 
-def _mesh(state: BrokerState) -> MeshRow:
+def known_mesh(state: BrokerState) -> MeshRow:
+    """Return the mesh as this key holder's ledger tells of it.
+
+    Raises:
+        ConflictError: The ledger knows none (yet).
+    """
     mesh = state.mesh_row()
     if mesh is None and state.role == "standby":
         raise ConflictError("this standby has not fetched the roster yet", retry_after_ms=1000)

@@ -11,16 +11,27 @@ from broker.shell.bundling import (
     LOCAL_STILL_REVOKED,
     StillRevoked,
     current_bundle,
-    current_crl,
+    handover_bundle,
+    keep_handover,
     primary_of,
 )
 from broker.shell.caller import Caller
-from broker.shell.peers import authorize_member, primary_doors
+from broker.shell.lists import current_lists, issuing_of, take_lists
+from broker.shell.peers import authorize_member, primary_doors, refuse_revoked
 from broker.shell.state import BrokerState
 from broker.shell.succession import hear
+from broker.shell.trust import anchors_of, follow_and_tell
+from broker.units import UnixSeconds
 from broker.wire.claims import Gossip
 from broker.wire.codec import decode_body, encode_body
-from broker.wire.enrollment import GetMesh, GetTrust, MeshAnswer, TrustAnswer
+from broker.wire.enrollment import (
+    CRLInstalled,
+    GetMesh,
+    GetTrust,
+    InstallCRL,
+    MeshAnswer,
+    TrustAnswer,
+)
 from broker.wire.events import BundleMoved, RoleMoved
 from broker.wire.roster import (
     BundleAnswer,
@@ -35,9 +46,21 @@ from broker.wire.roster import (
 def get_bundle(
     state: BrokerState, batch: Batch, caller: Caller, request: GetBundle
 ) -> BundleAnswer:
-    """Return the newest bundle if it is newer than what the caller has."""
+    """Return the newest bundle if it is newer than what the caller has.
+
+    Of the last bundle of a retiring CA anybody may have a copy: it proves itself, and who needs it
+    cannot verify a connection to this node.
+    """
+    if request.handover:
+        current_bundle(state, batch, caller.now)  # nobody may have asked since the switch
+        handover = handover_bundle(state)
+        if handover is None:
+            return BundleAnswer(b"", 0, state.term)
+        return BundleAnswer(handover[0], handover[1].bundle_sequence, handover[1].head.term)
     if request.peer is not None and state.serves:
         authorize_member(state, batch, caller, request.peer)
+    elif request.peer is not None:
+        refuse_revoked(state, batch, caller, request.peer)
     raw, body = current_bundle(state, batch, caller.now)
     if body is None:
         return BundleAnswer(b"", 0, state.term)
@@ -57,12 +80,14 @@ def install_bundle(
     membership = state.membership
     if membership is None:
         raise NoMeshError("this node belongs to no mesh")
+    anchors = anchors_of(membership)
     body = verify_bundle(
         decode_body(request.bundle, SignedBundle),
-        root=der_of_pem(membership.root_pem),
+        root=anchors.pinned,
         pin=membership.pin,
         mesh_id=membership.mesh_id,
         now=caller.now,
+        others=anchors.others,
     )
     known = batch.installing or state.follow.bundle
     if known is not None and not _is_forward(known, body, request.source):
@@ -72,7 +97,9 @@ def install_bundle(
     hear(state, batch, Observation(request.source, head=term), Gossip(), caller.now_ms)
     batch.keep(LOCAL_BUNDLE, request.bundle)
     _carry_revocations(state, batch, known, body)
+    keep_handover(state, batch, body)
     batch.after_commit.append(lambda: adopt_bundle(state, request.bundle, body))
+    batch.after_commit.append(lambda: follow_and_tell(state, batch, caller.now_ms, caller.now))
     batch.publish(BundleMoved(body.bundle_sequence))
     batch.publish(RoleMoved(state.role, max(state.term, body.head.term)))
     return BundleInstalled(body.bundle_sequence, body.head.term, changed=True)
@@ -125,13 +152,35 @@ def get_trust(state: BrokerState, batch: Batch, caller: Caller, _request: GetTru
     membership = state.membership
     if membership is None:
         raise NoMeshError("this node belongs to no mesh")
-    issuing = b""
-    if state.keys.vault is not None:
-        issuing = state.keys.vault.issuing
-    elif state.follow.bundle_bytes:
-        issuing = decode_body(state.follow.bundle_bytes, SignedBundle).issuing
-    crl, number = current_crl(state, batch, caller.now)
-    return TrustAnswer(der_of_pem(membership.root_pem), issuing, crl, number)
+    issuing = issuing_of(state)
+    root, lists = der_of_pem(membership.root_pem), current_lists(state, batch, caller.now)
+    if lists is None:
+        return TrustAnswer(root, issuing, b"", 0)
+    return TrustAnswer(
+        root=root,
+        issuing=issuing,
+        crl=lists.crl,
+        crl_number=lists.number,
+        root_crl=lists.root_crl,
+        this_update=lists.this_update,
+        next_update=UnixSeconds(lists.next_update),
+        other_lists=lists.others,
+    )
+
+
+def install_crl(
+    state: BrokerState, batch: Batch, caller: Caller, request: InstallCRL
+) -> CRLInstalled:
+    """Keep revocation lists that a worker fetched, to serve them from here too.
+
+    Raises:
+        BundleRejectedError: Not signed by this mesh's CA, older than known, or another list under
+            a known number.
+    """
+    membership = state.membership
+    if membership is None:
+        raise NoMeshError("this node belongs to no mesh")
+    return take_lists(state, batch, caller.now, request)
 
 
 def _is_forward(known: BundleBody, offered: BundleBody, source: str) -> bool:
@@ -151,4 +200,4 @@ def _is_forward(known: BundleBody, offered: BundleBody, source: str) -> bool:
 
 
 def _content(body: BundleBody) -> tuple[object, ...]:
-    return (body.key_holders, body.revoked_serials, body.revoked_members)
+    return (body.key_holders, body.revoked_serials, body.revoked_members, body.pin, body.roots)

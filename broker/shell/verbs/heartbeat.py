@@ -11,6 +11,7 @@ from broker.shell.batch import Batch
 from broker.shell.bundling import LOCAL_PRIMARY, KnownPrimary, current_bundle
 from broker.shell.caller import Caller
 from broker.shell.gossip import gossip_of, observe
+from broker.shell.pace import beat_every_ms
 from broker.shell.peers import (
     authorize_key_holder,
     authorize_member,
@@ -19,9 +20,12 @@ from broker.shell.peers import (
     primary_doors,
     split_address,
 )
+from broker.shell.renaming import follow_name, name_for
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.succession import hear
+from broker.shell.trust import other_pins, trusts_of
+from broker.shell.witness import keep_head, newest_head, note_witness
 from broker.units import Millis
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
@@ -42,8 +46,6 @@ DOORS_EVERY_MS = 10_000
 """A member may move its doors this often."""
 STRANGERS_MAX = 4
 INSTANCE = "certmesh-ca-"
-HEARTBEATS_PER_S = 1000
-"""What one primary should receive at most; larger meshes are asked to beat less often."""
 
 
 def record_heartbeat(
@@ -63,8 +65,11 @@ def record_heartbeat(
         served=request.served,
         bundle_sequence=request.bundle_sequence,
         skew_s=request.clock - caller.now,
+        trusts=request.trusts,
+        bundle_term=request.bundle_term,
     )
     state.presence.note(member.member_id, presence)
+    note_witness(state, member, request.witness, (caller.now_ms, caller.now))
     seen = observe(state, caller.now_ms, member.host, request.gossip)
     hear(state, batch, seen, request.gossip, caller.now_ms)
     if state.serves:
@@ -72,17 +77,16 @@ def record_heartbeat(
         if request.served_serial:
             _follow_served(state, batch, member, request)
     _, bundle = current_bundle(state, batch, caller.now)
-    interval_ms = state.settings.heartbeat.interval.ms
-    spread_ms = state.ledger.member_count() * 1000 // HEARTBEATS_PER_S
     return HeartbeatAnswer(
-        valid=request.pin == mesh.pin,
+        valid=request.pin == mesh.pin or request.pin in other_pins(state),
         primary=primary_doors(state),
         term=state.term,
         bundle_sequence=bundle.bundle_sequence if bundle else 0,
         clock=caller.now,
-        next_beat_ms=max(interval_ms, spread_ms),
+        next_beat_ms=beat_every_ms(state),
         gossip=gossip_of(state, caller.now_ms, caller.now),
         nominated=state.serves and (member.nominated or member.role == "standby"),
+        named=name_for(state, member, request),
     )
 
 
@@ -144,6 +148,9 @@ def prepare_heartbeat(
         bundle_sequence=follow.bundle.bundle_sequence if follow.bundle else 0,
         term=state.term,
         gossip=gossip_of(state, caller.now_ms, caller.now),
+        trusts=trusts_of(state),
+        witness=newest_head(state),
+        bundle_term=follow.bundle.head.term if follow.bundle else 0,
     )
 
 
@@ -162,10 +169,12 @@ def note_heartbeat(state: BrokerState, batch: Batch, caller: Caller, request: No
     if request.host not in state.key_holder_doors() and not proved:
         raise NotAMemberError(f"{request.host} is not a key holder of this mesh")
     hear(state, batch, seen, answer.gossip, caller.now_ms)
+    keep_head(state, batch, caller.now_ms)
     _learn_doors(state, batch, answer)
     leader = state.leader()
     if leader is not None and leader.host == request.host:
         _follow_nomination(state, batch, offered=answer.nominated)
+        follow_name(state, batch, answer.named)
     have = (follow.bundle.head.term, follow.bundle.bundle_sequence) if follow.bundle else (0, 0)
     offered = (answer.term, answer.bundle_sequence)
     believable = answer.bundle_sequence and answer.term <= state.term

@@ -1,10 +1,16 @@
 """Invites and the enrollment door."""
 
-from broker.core.names import check_host, check_sans
-from broker.errors import AlreadyEnrolledError, ConflictError, NotFoundError
-from broker.ledger.rows import InviteRow
+from broker.core.names import check_new_host
+from broker.core.policy import check_names
+from broker.errors import (
+    AlreadyEnrolledError,
+    ConflictError,
+    NotFoundError,
+)
+from broker.ledger.rows import InviteRow, MemberRow
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
+from broker.shell.naming import check_not_taken, refuse_key_holder
 from broker.shell.peers import primary_doors
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
@@ -31,13 +37,10 @@ def create_invite(
     """Register a single-use, host-bound permission to join."""
     mesh = state.mesh()
     state.full_powers(caller.now_ms)
-    host = check_host(request.host)
-    check_sans(request.sans, names=mesh.names, networks=mesh.networks)
-    if state.ledger.member_by_host(host) is not None:
-        raise AlreadyEnrolledError(
-            f"{host} is an active member already",
-            hint=f"certmesh member revoke {host} first, if the machine was rebuilt",
-        )
+    host = check_new_host(request.host, mesh.domain)
+    check_names(mesh.policy, mesh.domain, request.sans)
+    check_not_taken(state, mesh.domain, host, request.sans)
+    _check_holder(state.ledger.member_by_host(host), rejoin=request.rejoin)
     if state.ledger.invite(request.secret_hash) is not None:
         raise ConflictError("this invite exists already")
     ttl_s = min(request.ttl_s or state.settings.enrollment.invite_ttl.s, TTL_S_MAX)
@@ -46,6 +49,7 @@ def create_invite(
         host=host,
         sans=request.sans,
         expires_at=UnixSeconds(caller.now + ttl_s),
+        rejoin=request.rejoin,
     )
     batch.append(fact, request.operator)
     row = state.ledger.invite(request.secret_hash)
@@ -65,11 +69,7 @@ def list_invites(
 def revoke_invite(state: BrokerState, batch: Batch, _caller: Caller, request: RevokeInvite) -> Ack:
     """Make an unused invite worthless; an id may be shortened while it is unambiguous."""
     state.mesh()
-    found = [
-        row
-        for row in state.ledger.invites(1000)
-        if row.invite_id.startswith(request.invite_id) and request.invite_id
-    ]
+    found = state.ledger.invites_beginning(request.invite_id) if request.invite_id else []
     if len(found) != 1:
         raise NotFoundError("no such invite", hint="certmesh invite list")
     if found[0].state != "open":
@@ -97,6 +97,22 @@ def set_enrollment(
     return EnrollmentView(open=request.open, approval=mesh.approval)
 
 
+def _check_holder(holder: MemberRow | None, *, rejoin: bool) -> None:
+    """Refuse an invite for a name in use, unless it is meant to replace its holder.
+
+    Raises:
+        AlreadyEnrolledError: It was not meant to, or the holder has the CA key.
+    """
+    if holder is None:
+        return
+    refuse_key_holder(holder)
+    if not rejoin:
+        raise AlreadyEnrolledError(
+            f"{holder.host} is an active member already",
+            hint=f"certmesh invite create {holder.host} --rejoin, if the machine was rebuilt",
+        )
+
+
 def _view(state: BrokerState, row: InviteRow, now: UnixSeconds) -> InviteView:
     mesh, primary = state.known_mesh(), primary_doors(state)
     assert primary is not None
@@ -110,4 +126,5 @@ def _view(state: BrokerState, row: InviteRow, now: UnixSeconds) -> InviteView:
         pin=mesh.pin,
         mesh_id=mesh.mesh_id,
         primary=primary,
+        rejoin=row.rejoin,
     )

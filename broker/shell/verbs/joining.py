@@ -5,41 +5,39 @@ import hmac
 
 from broker.core.doors import ADDRESSES_MAX, check_doors
 from broker.core.limiter import source_key
-from broker.core.names import addresses_in, check_host, granted_sans, server_name
+from broker.core.names import check_new_host, server_name
+from broker.core.policy import host_sans
 from broker.errors import (
-    AlreadyEnrolledError,
     ApprovalDeniedError,
     ApprovalExpiredError,
     BadCredentialError,
-    BusyError,
     MeshError,
     NameNotAllowedError,
     NotFoundError,
-    ThrottledError,
 )
 from broker.ledger.rows import ApprovalRow, MeshRow
 from broker.pki.request import CertificateRequest, parse_request
-from broker.pki.words import comparison_words
-from broker.runtime.wordlist import words as wordlist
+from broker.shell.asking import Question, ask_a_person
+from broker.shell.attempts import note_bad_credential
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
-from broker.shell.credential import Credential, check_credential
-from broker.shell.issue import Subject, check_request, issue_first, issued_before
+from broker.shell.credential import Credential, check_credential, spend
+from broker.shell.issue import Subject, check_request, enter_first, issued_before, sign
+from broker.shell.naming import (
+    check_not_taken,
+    concern_about,
+    is_agreed,
+    make_way,
+    require_answered,
+)
 from broker.shell.peers import own_endpoint
 from broker.shell.state import BrokerState
-from broker.units import UnixSeconds
 from broker.wire.enrollment import Issued, Join, JoinAnswer, PollTicket
-from broker.wire.events import WorkAvailable
-from broker.wire.facts import ApprovalRequested, InviteUsed, JoinRefused, MemberJoined, TOTPStepUsed
-from broker.wire.ids import Service
+from broker.wire.facts import InviteUsed, JoinRefused, MemberJoined
 from broker.wire.node import Endpoint
 
-PENDING_MAX = 256
-"""Requests that may wait for a person; more are refused until somebody decided."""
 POLL_EVERY_MS = 1000
-TTL_S_MAX = 366 * 86_400
 REFUSAL_EVERY_MS = 10_000
-ANY_REFUSAL_EVERY_MS = 1_000
 CLAIM_GRACE_S = 86_400
 """How long after its own end an approved request may still be claimed."""
 
@@ -49,12 +47,13 @@ def join(state: BrokerState, batch: Batch, caller: Caller, request: Join) -> Joi
     mesh = state.mesh()
     state.issuer()
     state.full_powers(caller.now_ms)
-    state.limiter.check(request.source, caller.now_ms)
+    invited = bool(request.invite_secret)
+    state.limiter.check_join(request.source, request.host, caller.now_ms, invited=invited)
     try:
         return _join(state, batch, caller, (mesh, request))
     except MeshError as refusal:
         if isinstance(refusal, BadCredentialError):
-            state.limiter.failed(request.source, caller.now_ms)
+            note_bad_credential(state, caller, request)
         _note_refusal(state, batch, caller, (request, refusal))
         raise
 
@@ -85,7 +84,7 @@ def _join(
     state: BrokerState, batch: Batch, caller: Caller, what: tuple[MeshRow, Join]
 ) -> JoinAnswer:
     mesh, request = what
-    host = check_host(request.host)
+    host = check_new_host(request.host, mesh.domain)
     check_doors(request.addresses, request.mesh_port, request.enroll_port)
     credential = check_credential(state, request, caller.now)
     csr = parse_request(request.csr)
@@ -94,32 +93,34 @@ def _join(
     credential.require_unused()
     subject = _subject(state, mesh, request, credential)
     check_request(mesh, csr, subject)
-    if state.ledger.member_by_host(host) is not None:
-        raise AlreadyEnrolledError(
-            f"{host} is an active member of this mesh",
-            hint=f"revoke it first on the CA: certmesh member revoke {host}",
-        )
+    concern = concern_about(state, host)
+    if concern is not None and not is_agreed(state, concern, credential.invite):
+        question = Question(request, credential, csr, subject, concern.member_id, concern.note)
+        ticket = ask_a_person(state, batch, caller, question)
+        return _answer(state, mesh, host, ticket=ticket)
     if credential.invite is None and mesh.approval:
-        return _ask_a_person(state, batch, caller, (mesh, request, credential, csr, subject))
+        ticket = ask_a_person(state, batch, caller, Question(request, credential, csr, subject))
+        return _answer(state, mesh, host, ticket=ticket)
     endpoint = _endpoint(request, mesh.domain)
-    _spend(batch, credential, csr, subject)
+    issued = sign(state, caller, csr, subject)
+    make_way(state, batch, concern, host)
+    spend(batch, credential, csr.key_hash, subject.member_id)
     _enroll(batch, subject, endpoint, credential.method)
-    issued = issue_first(state, batch, caller, csr, subject)
+    enter_first(batch, csr, subject, issued)
     return _answer(state, mesh, host, issued=issued, member_id=subject.member_id)
 
 
 def _subject(state: BrokerState, mesh: MeshRow, request: Join, credential: Credential) -> Subject:
     """Return what the host gets: the source address is proven by TCP, other names by the invite."""
     invited = credential.invite.sans if credential.invite is not None else ()
-    sans = granted_sans(
-        request.host, mesh.domain, addresses_in([request.source], mesh.networks), invited
-    )
+    sans = host_sans(mesh.policy, request.host, mesh.domain, [request.source], invited)
     foreign = [san for san in request.sans if san not in {request.host, *sans}]
     if foreign:
         raise NameNotAllowedError(
             "this credential does not allow " + ", ".join(repr(name) for name in foreign[:8]),
             hint=f"invite with --san NAME, or ask for {', '.join(sans)}",
         )
+    check_not_taken(state, mesh.domain, request.host, invited)
     return Subject(state.draw(16).hex(), request.host, sans)
 
 
@@ -131,75 +132,24 @@ def _issued_already(
     member = state.ledger.member_by_host(host)
     if member is not None:
         row = state.ledger.certificate_by_key(member.member_id, csr.key_hash)
-        if row is None or not credential.belongs_to(member.member_id, csr.key_hash):
-            return None
-        issued = issued_before(state.issuer(), row)
-        return _answer(state, mesh, host, issued=issued, member_id=member.member_id)
+        if row is not None and credential.belongs_to(member.member_id, csr.key_hash):
+            issued = issued_before(state, row)
+            return _answer(state, mesh, host, issued=issued, member_id=member.member_id)
     pending = state.ledger.approval_by_key(host, csr.key_hash)
     if pending is not None and pending.state in {"pending", "approved"}:
         return _answer(state, mesh, host, ticket=pending)
     return None
 
 
-def _ask_a_person(
-    state: BrokerState,
-    batch: Batch,
-    caller: Caller,
-    what: tuple[MeshRow, Join, Credential, CertificateRequest, Subject],
-) -> JoinAnswer:
-    mesh, request, credential, csr, subject = what
-    if state.ledger.approvals_pending() >= PENDING_MAX:
-        raise BusyError("too many requests wait for approval", retry_after_ms=30_000)
-    waiting = [
-        row
-        for row in state.ledger.approvals("pending", PENDING_MAX)
-        if row.source == request.source and row.host == request.host
-    ]
-    if waiting:
-        raise ThrottledError(
-            f"a request for {request.host} from this address waits already",
-            hint="certmesh approval list on the CA",
-            retry_after_ms=30_000,
-        )
-    _spend(batch, credential, csr, subject)
-    batch.append(
-        ApprovalRequested(
-            approval_id=state.draw(8).hex(),
-            host=request.host,
-            sans=subject.sans,
-            csr=request.csr,
-            key_hash=csr.key_hash,
-            ticket_hash=request.ticket_hash,
-            method=credential.method,
-            source=request.source,
-            words=comparison_words(csr.spki, mesh.pin, request.nonce, wordlist()),
-            addresses=request.addresses,
-            mesh_port=request.mesh_port,
-            enroll_port=request.enroll_port,
-            expires_at=UnixSeconds(
-                caller.now + min(state.settings.enrollment.approval_ttl.s, TTL_S_MAX)
-            ),
-        ),
-        actor=request.host,
-    )
-    batch.publish(WorkAvailable(Service.APPROVAL))
-    row = state.ledger.approval_by_key(request.host, csr.key_hash)
-    return _answer(state, mesh, request.host, ticket=row)
-
-
 def _issue_approved(
     state: BrokerState, batch: Batch, caller: Caller, row: ApprovalRow
 ) -> JoinAnswer:
-    mesh, issuer = state.mesh(), state.issuer()
-    member = state.ledger.member_by_host(row.host)
-    if member is not None:
-        known = state.ledger.certificate_by_key(member.member_id, row.key_hash)
-        if known is None:
-            raise AlreadyEnrolledError(f"{row.host} was enrolled with another key meanwhile")
-        again = issued_before(issuer, known)
-        return _answer(state, mesh, row.host, issued=again, member_id=member.member_id)
+    mesh = state.mesh()
     if row.state == "issued":
-        raise ApprovalDeniedError(f"{row.host} was revoked after it joined", hint="join again")
+        return _issued_to(state, mesh, row)
+    concern = concern_about(state, row.host)
+    require_answered(concern, row)
+    check_not_taken(state, mesh.domain, row.host, row.sans)
     if state.ledger.totp_step_lost(row.key_hash):
         raise ApprovalDeniedError(
             "the same code was used on the other side of a partition, and earlier there",
@@ -207,6 +157,7 @@ def _issue_approved(
         )
     csr = parse_request(row.csr)
     subject = Subject(state.draw(16).hex(), row.host, row.sans)
+    issued = sign(state, caller, csr, subject)
     endpoint = Endpoint(
         host=row.host,
         addresses=row.addresses[:ADDRESSES_MAX] or (row.source,),
@@ -214,16 +165,41 @@ def _issue_approved(
         mesh_port=row.mesh_port,
         server_name=server_name(row.host, mesh.domain),
     )
+    _spend_invite(state, batch, row, subject)
+    make_way(state, batch, concern, row.host)
     _enroll(batch, subject, endpoint, row.method, approval_id=row.approval_id)
-    issued = issue_first(state, batch, caller, csr, subject)
+    enter_first(batch, csr, subject, issued)
     return _answer(state, mesh, row.host, issued=issued, member_id=subject.member_id)
 
 
-def _spend(batch: Batch, credential: Credential, csr: CertificateRequest, who: Subject) -> None:
-    if credential.invite is not None:
-        batch.append(InviteUsed(credential.invite.invite_id, who.member_id, csr.key_hash), who.host)
-    else:
-        batch.append(TOTPStepUsed(credential.step, csr.key_hash), who.host)
+def _issued_to(state: BrokerState, mesh: MeshRow, row: ApprovalRow) -> JoinAnswer:
+    """Return the certificate again that this ticket got, while its owner is a member."""
+    member = state.ledger.member(row.member_id)
+    if member is None or member.state != "active":
+        raise ApprovalDeniedError(
+            f"{row.host} was revoked or replaced after it joined", hint="join again"
+        )
+    known = state.ledger.certificate_by_key(member.member_id, row.key_hash)
+    if known is None:
+        raise ApprovalDeniedError("this certificate was renewed long ago", hint="join again")
+    again = issued_before(state, known)
+    return _answer(state, mesh, member.host, issued=again, member_id=member.member_id)
+
+
+def _spend_invite(state: BrokerState, batch: Batch, row: ApprovalRow, subject: Subject) -> None:
+    """Let the invite that opened this ticket belong to its owner: success consumes it, not asking.
+
+    Raises:
+        ApprovalDeniedError: Somebody redeemed or revoked it meanwhile.
+    """
+    if not row.invite_id:
+        return
+    invite = state.ledger.invite(row.invite_id)
+    if invite is None or invite.state != "open":
+        raise ApprovalDeniedError(
+            "the invite was used or revoked meanwhile", hint="ask for a new one, and join again"
+        )
+    batch.append(InviteUsed(row.invite_id, subject.member_id, row.key_hash), subject.host)
 
 
 def _enroll(
@@ -284,8 +260,8 @@ def _note_refusal(
     key = (source_key(request.source), refusal.code)
     if not state.refusals.passes(key, caller.now_ms, REFUSAL_EVERY_MS):
         return
-    # Strangers can have many addresses; together they get a row a second.
-    if not state.refusals.passes("joins", caller.now_ms, ANY_REFUSAL_EVERY_MS):
+    # Strangers can have many addresses; all of them together fill so many rows and no more.
+    if not state.refusal_rows.takes(caller.now_ms):
         return
     claimed = request.host if request.host.isprintable() else repr(request.host)
     batch.append(JoinRefused(claimed[:253], request.source[:64], refusal.code.value), "gateway")

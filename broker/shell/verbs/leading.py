@@ -5,6 +5,7 @@ from broker.errors import CALockedError, ConflictError, NotPrimaryError, Withhel
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.handover import begin_leaving, choose_successor, say_goodbye
+from broker.shell.restored import go_on
 from broker.shell.standing import store_standing, tell_moved
 from broker.shell.state import BrokerState
 from broker.shell.succession import carry_out, confirm
@@ -29,6 +30,8 @@ def promote_here(
             f"{state.host} holds no CA key",
             hint=f"on the primary: certmesh standby nominate {state.host}",
         )
+    if state.restored is not None and state.restored.held:
+        return _resume(state, batch, caller, request)
     around = state.surroundings()
     if state.role == "primary":
         return _confirm_caretaker(state, batch, request)
@@ -71,6 +74,28 @@ def step_down(
         cause = f"asked by {request.operator}"
         begin_leaving(state, batch, successor, cause, caller.now_ms)
     return StepDownAnswer(successor, state.ledger.term)
+
+
+def _resume(
+    state: BrokerState, batch: Batch, caller: Caller, request: PromoteHere
+) -> PromotionAnswer:
+    """Let a restored node lead although the last primary is silent: a person knows that it is gone.
+
+    Nothing overrules a primary that answers, and nobody is left unasked.
+    """
+    book, election = state.restored, state.election
+    assert book is not None
+    assert election is not None
+    verdict, detail = book.collecting.verdict, book.collecting.waits_for
+    if verdict in {"asking", "led"} or not request.force:
+        hint = "wait until all were asked" if verdict == "asking" else "certmesh status"
+        if verdict == "silent":
+            hint = "if it is gone for good: certmesh standby promote --force"
+        raise WithheldError(f"{state.host} {book.held}", hint=hint)
+    if request.dry_run:
+        return PromotionAnswer("would", election.highest_term + 1, detail)
+    go_on(state, batch, request.operator, caller.now_ms)
+    return PromotionAnswer("promoted", election.term, detail)
 
 
 def _confirm_caretaker(state: BrokerState, batch: Batch, request: PromoteHere) -> PromotionAnswer:

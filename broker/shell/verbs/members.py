@@ -5,14 +5,16 @@ from broker.ledger.rows import MemberRow
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.lines import member_line
+from broker.shell.naming import put_out
+from broker.shell.pace import heard_within_s
 from broker.shell.replication import durable_on
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
-from broker.wire.events import BundleMoved
 from broker.wire.facts import MemberRevoked
 from broker.wire.roster import (
     CertificateLine,
     GetMember,
+    GetReach,
     ListMembers,
     MembersView,
     MemberView,
@@ -21,6 +23,9 @@ from broker.wire.roster import (
 )
 
 PAGE_MAX = 500
+SERIALS_MAX = 1000
+HOSTS_MAX = 200
+"""Hosts named in one answer; `enforced_by` counts them all."""
 
 
 def list_members(
@@ -59,6 +64,23 @@ def get_member(state: BrokerState, _batch: Batch, caller: Caller, request: GetMe
     )
 
 
+def get_reach(
+    state: BrokerState, _batch: Batch, caller: Caller, request: GetReach
+) -> RevocationAnswer:
+    """Return who enforces an earlier revocation by now.
+
+    Raises:
+        ConflictError: The member is not revoked.
+    """
+    state.mesh()
+    member = _found(state, request.host)
+    if member.state != "revoked":
+        raise ConflictError(
+            f"{member.host} is not revoked", hint=f"certmesh member revoke {member.host}"
+        )
+    return _reach(state, caller, member)
+
+
 def revoke_member(
     state: BrokerState, batch: Batch, caller: Caller, request: RevokeMember
 ) -> RevocationAnswer:
@@ -72,26 +94,39 @@ def revoke_member(
         )
     if member.state == "revoked":
         raise ConflictError(f"{member.host} is revoked already")
-    serials = tuple(
-        row.serial
-        for row in state.ledger.certificates_of(member.member_id, 1000)
-        if row.not_after >= caller.now
-    )
     if not request.dry_run:
         fact = MemberRevoked(member.member_id, member.host, request.reason)
-        batch.append(fact, request.operator)
-        batch.publish(BundleMoved(state.ledger.bundle_sequence()))
-    sequence = state.ledger.bundle_sequence()
-    standbys, durable = durable_on(state, state.ledger.head.sequence, caller.now_ms)
+        put_out(state, batch, fact, request.operator)
+    return _reach(state, caller, member)
+
+
+def _reach(state: BrokerState, caller: Caller, member: MemberRow) -> RevocationAnswer:
+    """Return who refuses a member as far as this primary knows; before it is revoked, nobody."""
+    version = state.ledger.revoked_by(member.member_id)
+    term, sequence = version or (state.ledger.term, state.ledger.head.sequence + 1)
+    own_id = state.membership.member_id if state.membership else ""
+    others = (
+        (member_id, host)
+        for member_id, host in state.ledger.active_members()
+        if member_id not in (own_id, member.member_id)
+    )
+    reach = state.presence.reach(others, (term, sequence), caller.now, heard_within_s(state))
+    standbys, durable = durable_on(state, sequence, caller.now_ms)
     return RevocationAnswer(
         host=member.host,
         member_id=member.member_id,
-        serials=serials,
+        serials=tuple(
+            row.serial
+            for row in state.ledger.certificates_of(member.member_id, SERIALS_MAX)
+            if row.not_after >= caller.now
+        ),
         sequence=sequence,
-        enforced_by=1 + state.presence.enforcing(sequence, caller.now),
+        enforced_by=reach.enforcing + (version is not None),
         members=state.ledger.member_count(),
         standbys=standbys,
         standbys_durable=durable,
+        lacking=reach.lacking[:HOSTS_MAX],
+        away=reach.away[:HOSTS_MAX],
     )
 
 

@@ -21,6 +21,7 @@ from broker.shell.peers import authorize_key_holder, authorize_member
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.tasks import Task
+from broker.shell.trust import renew_for_trust
 from broker.wire.control import Ack
 from broker.wire.enrollment import Issued
 from broker.wire.events import CertificateMoved, WorkAvailable
@@ -123,7 +124,7 @@ def report_installed(
 
 
 def note_own_certificate(
-    state: BrokerState, batch: Batch, _caller: Caller, request: NoteOwnCertificate
+    state: BrokerState, batch: Batch, caller: Caller, request: NoteOwnCertificate
 ) -> Ack:
     """Note what is live on this node's disk; listeners reload when the serial is new."""
     before = state.own
@@ -135,7 +136,10 @@ def note_own_certificate(
         not_after=request.not_after,
         state=request.state,
         detail=request.detail,
+        roots=request.roots,
     )
+    if renew_for_trust(state, caller.now):
+        batch.publish(WorkAvailable(Service.RENEWAL))
     if request.present and before.serial != request.serial:
         batch.publish(CertificateMoved(request.serial))
     if request.present and state.serves and state.membership is not None:
@@ -203,7 +207,7 @@ def _renew(
     if known is not None:
         # The answer to an earlier request with this key was lost: the same certificate again.
         if known.serial == member.current_serial:
-            return issued_before(state.issuer(), known)
+            return issued_before(state, known)
         raise CSRRejectedError(
             "a renewal needs a fresh key; this one was certified before",
             hint="remove the pending key and try again",

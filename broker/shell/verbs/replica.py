@@ -15,7 +15,7 @@ from broker.shell.books import Poll
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.gossip import verified_head
 from broker.shell.handover import finish_leaving
-from broker.shell.orphans import mark_home, own_orphans
+from broker.shell.orphans import mark_home, own_orphans, rollover_reviews
 from broker.shell.peers import authorize_key_holder
 from broker.shell.replication import keep_poll, note_follower, page_after
 from broker.shell.state import BrokerState
@@ -62,11 +62,16 @@ def read_journal(
 def plan_sync(state: BrokerState, batch: Batch, caller: Caller, _request: PlanSync) -> SyncPlan:
     """Return what this node has to fetch or to bring now."""
     follow_roster_role(state, batch, caller.now_ms)
+    if state.restored is not None and state.restored.held:
+        return SyncPlan("collect", reason=state.restored.held)
     if state.membership is None or state.role == "primary":
         return SyncPlan(
             "none", reason="no mesh" if state.membership is None else "this is the primary"
         )
     source = state.leader()
+    if source is None and state.role == "member" and state.follow.bundle is None:
+        # It slept since it joined: whom it joined at is the one node that it knows of.
+        source = state.membership.primary
     if source is None:
         return SyncPlan("none", reason="no primary is known")
     if state.role == "standby":
@@ -130,7 +135,7 @@ def adopt_rows(state: BrokerState, batch: Batch, caller: Caller, request: AdoptR
     state.mesh()
     orphans = [Orphan.of(line) for line in unpack_orphans(request.page).lines]
     _outrank(state, batch, caller, orphans)
-    facts = adopt_page(orphans, state.ledger)
+    facts = (*adopt_page(orphans, state.ledger), *rollover_reviews(state, orphans))
     for fact in facts:
         batch.append(fact, holder.host)
     adopted = sum(1 for fact in facts if isinstance(fact, FactAdopted))

@@ -20,6 +20,7 @@ from broker.shell.batch import Batch
 from broker.shell.caller import Caller
 from broker.shell.peers import authorize_member
 from broker.shell.state import BrokerState
+from broker.shell.trust import anchors_of, pins_of
 from broker.shell.unlocking import open_keys
 from broker.shell.vault import install_vault, load_vault, write_credential
 from broker.wire.control import Ack
@@ -48,7 +49,13 @@ def accept_key(state: BrokerState, batch: Batch, caller: Caller, request: Accept
     if own is None or vault is None or opened is None:
         raise ConflictError("this primary has no certificate of its own yet", retry_after_ms=1000)
     giver = own[1].fingerprint
-    material = gather_material(vault.sealed, opened, root=vault.root, issuing=vault.issuing)
+    material = gather_material(
+        vault.sealed,
+        opened,
+        root=vault.root,
+        issuing=vault.issuing,
+        unattended=mesh.policy.unattended,
+    )
     binding = Binding(mesh.mesh_id, giver, request.peer.fingerprint, state.ledger.term)
     log(EventName.STANDBY_NOMINATED, host=member.host, detail="the key was sealed for it")
     return KeyPackage(
@@ -74,8 +81,12 @@ def install_key(state: BrokerState, batch: Batch, caller: Caller, request: Insta
         raise KeyRejectedError(f"the package is of term {package.term}, not of {state.term}")
     binding = Binding(membership.mesh_id, package.giver, taker, package.term)
     material = open_material(package.sealed, key, binding)
-    check_material(material, pin=membership.pin, mesh_id=membership.mesh_id, now=caller.now)
-    secret = state.draw(CREDENTIAL_BYTES) if state.settings.standby.unattended else None
+    # While the CA is replaced, the primary may be a step ahead of what this node pins.
+    trusted, offered = pins_of(anchors_of(membership)), fingerprint(material.root)
+    pin = offered if offered in trusted else membership.pin
+    check_material(material, pin=pin, mesh_id=membership.mesh_id, now=caller.now)
+    unattended = state.settings.standby.unattended and material.unattended
+    secret = state.draw(CREDENTIAL_BYTES) if unattended else None
     sealed = seal_for_standby(material, credential=secret, entropy=state.draw, now=caller.now)
     install_vault(
         state.paths.authority,

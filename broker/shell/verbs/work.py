@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from broker.core.lease import Grant
+from broker.core.operators import may_decide, unnamed_refusal
 from broker.core.renewal import Backoff
 from broker.errors import ForbiddenError, NotFoundError, UnavailableError
 from broker.shell.batch import Batch
@@ -185,8 +186,12 @@ def _decided(
     if said.approve is None:
         state.deferred_by.setdefault(item.approval_id, set()).add(caller.identity)
         return
-    state.mesh()
+    mesh = state.mesh()
     state.full_powers(caller.now_ms)
+    if said.approve and not may_decide(mesh.policy, said.operator):
+        # Left to others: offered again, this worker would only say the same.
+        state.deferred_by.setdefault(item.approval_id, set()).add(caller.identity)
+        raise unnamed_refusal()
     row = state.ledger.approval(item.approval_id)
     if row is not None:
         decision = DecideApproval(item.approval_id, said.approve, said.operator, said.reason)
