@@ -58,15 +58,15 @@ class PinnedSession:
     """Calls to doors that ask for no client certificate (the enrol port).
 
     Args:
-        root_der: The one trust anchor.
+        root_ders: The trust anchor; while the CA is replaced the other one too.
         server_name: Name the server must prove; None accepts any certificate below the root.
         timeout_s: For a whole call, all addresses together.
     """
 
     def __init__(
-        self, root_der: bytes, server_name: str | None = None, *, timeout_s: float = TIMEOUT_S
+        self, *root_ders: bytes, server_name: str | None = None, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._context = context_for(root_der)
+        self._context = context_for(*root_ders)
         self._context.check_hostname = server_name is not None
         self._name = server_name
         self._timeout_s = timeout_s

@@ -26,6 +26,8 @@ CRL_LIFETIME_S = 7 * 86_400
 CRL_TERM_SHIFT = 40
 CRL_REISSUE_BITS = 8
 LOCAL_CRL = "crl"
+NUMBER_MAX = 1 << 63
+"""What can be stored; RFC 5280 5.2.3 allows longer ones, which this mesh never makes."""
 OTHERS_MAX = 4
 CRL_BYTES_MAX = 900_000
 """A larger CRL would not fit into one answer; the enrol port then serves none, and says so."""
@@ -102,7 +104,9 @@ def take_lists(
         return CRLInstalled(stored.number if stored else 0, changed=False)
     lists, others = _sorted_out(state, request.lists)
     found, roots = _verified(lists, issuing_of(state), _pinned_root(state), now)
-    if stored is not None and not _is_forward(stored, found, request.source):
+    # Numbers are those of one CA (RFC 5280 5.2.3): what the replaced one counted binds no other.
+    same = stored is not None and _is_of(stored, issuing_of(state))
+    if stored is not None and same and not _is_forward(stored, found, request.source):
         return CRLInstalled(stored.number, changed=False)
     kept_root = roots or (stored.root_crl if stored else b"")
     fresh = StoredCRL(
@@ -185,7 +189,16 @@ def _verified(
         raise BundleRejectedError(f"the revocation list: {error}") from None
     if ours is None:
         raise BundleRejectedError("no revocation list of this mesh's issuing CA")
+    if ours.number >= NUMBER_MAX:
+        raise BundleRejectedError("a revocation list with a number that no primary comes to")
     return ours, of_root
+
+
+def _is_of(stored: StoredCRL, issuing: bytes) -> bool:
+    try:
+        return verified_list(stored.crl, issuing, None) is not None
+    except ValueError:
+        return True  # none was served: only its number is here
 
 
 def _is_forward(stored: StoredCRL, found: RevocationList, source: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from broker.errors import LedgerDamagedError, StorageError
+from broker.errors import ConflictError, LedgerDamagedError, StorageError
 from broker.ledger.rows import RolloverRow
 from broker.pki.authority import fingerprint
 from broker.pki.sealed import Box, SealedKeys
@@ -101,6 +101,45 @@ def destroy_copies(directory: Path) -> None:
         found = load_vault(aside_of(directory, pin))
         if found is not None and not found.sealed.roots:
             destroy_aside(directory, pin)
+
+
+def check_removal(directory: Path, slot_id: str) -> None:
+    """Refuse to remove the way to unlock that alone opens the root key of a CA that lies aside.
+
+    Raises:
+        ConflictError: It does.
+        LedgerDamagedError: What is there cannot be read.
+    """
+    for pin in pins_aside(directory):
+        found = load_vault(aside_of(directory, pin))
+        roots = found.sealed.roots if found is not None else ()
+        if roots and all(root.slot_id == slot_id for root in roots):
+            raise ConflictError(
+                f"the root key of CA {pin}, which lies aside, opens with that slot alone",
+                hint="first finish or abort the rollover, or wait until the old CA has retired: "
+                "certmesh ca rollover status",
+            )
+
+
+def forget_slot(directory: Path, slot_id: str) -> None:
+    """Let a slot that is about to be removed open none of the CAs that lie aside either.
+
+    Raises:
+        StorageError: The disk refused; trying again is safe.
+        LedgerDamagedError: What is there cannot be read.
+    """
+    for pin in pins_aside(directory):
+        found = load_vault(aside_of(directory, pin))
+        if found is None or found.sealed.slot(slot_id) is None:
+            continue
+        roots = tuple(root for root in found.sealed.roots if root.slot_id != slot_id)
+        sealed = replace(
+            found.sealed,
+            slots=tuple(slot for slot in found.sealed.slots if slot.slot_id != slot_id),
+            root=roots[0] if roots else None,
+            more_roots=roots[1:],
+        )
+        keep_aside(directory, Vault(found.root, found.issuing, sealed))
 
 
 def pins_aside(directory: Path) -> tuple[str, ...]:

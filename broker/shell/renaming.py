@@ -114,15 +114,16 @@ def _change(state: BrokerState, batch: Batch, membership: Membership, host: str)
         name = server_name(check_host(host), own_domain(membership))
     except NameNotAllowedError:
         return
-    renamed = replace(membership, host=host, server_name=name)
-    batch.after_commit.append(lambda: _take(state, renamed))
+    batch.after_commit.append(lambda: _take(state, host, name))
     batch.publish(RoleMoved(state.role, state.term))
     batch.publish(WorkAvailable(Service.RENEWAL))
 
 
-def _take(state: BrokerState, renamed: Membership) -> None:
+def _take(state: BrokerState, host: str, name: str) -> None:
     """Become the new name on disk, then in memory."""
-    before = state.host
+    assert state.membership is not None
+    # As it is now: a bundle of the same drain may have changed which roots it trusts.
+    before, renamed = state.host, replace(state.membership, host=host, server_name=name)
     try:
         share_certificates(state.paths.certificates, before, renamed.host)
         write_membership(state.paths, renamed)

@@ -220,7 +220,8 @@ def test_the_invite_is_alone_on_stdout(console: FakeConsole, certmesh: Certmesh)
 
 def test_a_duration_without_unit_is_wrong_usage(console: FakeConsole, certmesh: Certmesh) -> None:
     """`--ttl 10` could be ten of anything."""
-    assert certmesh("invite", "create", "nas", "--ttl", "10").status == Exit.USAGE
+    for ttl in ("10", "0s"):
+        assert certmesh("invite", "create", "nas", "--ttl", ttl).status == Exit.USAGE
     assert console.asked == []
 
 

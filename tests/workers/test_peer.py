@@ -148,7 +148,10 @@ def test_a_proxy_in_the_environment_is_not_asked(
 ) -> None:
     """LAN traffic has no business at a proxy."""
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
-    with FakeNode(ca, WHOAMI) as node, PinnedSession(ca.root, f"atlas.{DOMAIN}") as session:
+    with (
+        FakeNode(ca, WHOAMI) as node,
+        PinnedSession(ca.root, server_name=f"atlas.{DOMAIN}") as session,
+    ):
         assert session.get([f"{node.url}/v1/whoami"], WhoAmIAnswer) == ME
 
 
@@ -407,6 +410,12 @@ def test_a_machine_in_the_middle_with_the_real_root_gets_no_second_request(
 def test_without_a_known_name_any_certificate_below_the_pinned_root_will_do(ca: SmallCA) -> None:
     """A URL typed by a person may hold an address that is in no certificate."""
     with FakeNode(ca, WHOAMI) as node, PinnedSession(ca.root) as session:
+        assert session.get([f"{node.url}/v1/whoami"], WhoAmIAnswer) == ME
+
+
+def test_while_the_ca_is_replaced_a_door_may_show_either(ca: SmallCA, evil: SmallCA) -> None:
+    """A node restored from a backup of that time asks members that went on without it."""
+    with FakeNode(ca, WHOAMI) as node, PinnedSession(evil.root, ca.root) as session:
         assert session.get([f"{node.url}/v1/whoami"], WhoAmIAnswer) == ME
 
 

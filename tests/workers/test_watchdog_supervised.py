@@ -207,9 +207,14 @@ def test_the_broker_is_asked_to_step_down_while_the_pool_is_still_stopping(pool:
         raise NotPrimaryError("this is no primary")
 
     pool.broker.answers[StepDown] = note
-    # Who has not introduced itself yet cannot ask for anything.
+    # Who has not introduced itself yet cannot ask for anything, and programs that sleep stop faster
+    # than any real one: one of them takes its time.
     eventually(lambda: pool.broker.seen(Beat))
+    slow = pool.row("roster-sync").pid
+    os.kill(slow, signal.SIGSTOP)
     pool.supervisord.terminate()
+    eventually(lambda: alive)
+    os.kill(slow, signal.SIGCONT)
     pool.supervisord.wait(20)
 
     assert alive == [True]

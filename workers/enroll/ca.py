@@ -35,7 +35,9 @@ class CA:
             PinMismatchError: It speaks of another root than it showed.
             PeerUnreachableError: No address answered, or none with a certificate of this CA.
         """
-        with PinnedSession(self.root, self.target.server_name, timeout_s=CALL_TIMEOUT_S) as session:
+        with PinnedSession(
+            self.root, server_name=self.target.server_name, timeout_s=CALL_TIMEOUT_S
+        ) as session:
             answer = session.get(self._urls("/v1/mesh"), MeshAnswer)
         if answer.pin != self.target.pin or fingerprint(answer.root) != self.target.pin:
             raise PinMismatchError("the CA speaks of another root than the one it showed")
@@ -83,7 +85,7 @@ class CA:
 
     def _session(self) -> PinnedSession:
         name = self.primary.server_name if self.primary else self.target.server_name
-        return PinnedSession(self.root, name, timeout_s=CALL_TIMEOUT_S)
+        return PinnedSession(self.root, server_name=name, timeout_s=CALL_TIMEOUT_S)
 
     def _urls(self, path: str) -> list[str]:
         """Return where to ask: as the operator said first, then as the mesh says."""

@@ -7,15 +7,16 @@ from broker.errors import PeerUnreachableError
 from broker.wire.base import Body
 from broker.wire.node import Endpoint, Membership
 from workers.fanout import A
-from workers.peer import PinnedSession, root_der_of, urls_of
+from workers.peer import PinnedSession, urls_of
+from workers.root import roots_of
 from workers.roster_sync.trips import SHORT_MS
 
 
 class EnrolSession:
-    """Fetches from enrol ports, each time pinned to the root and to the name of whom it asks."""
+    """Fetches from enrol ports, each time pinned to the roots and to the name of whom it asks."""
 
     def __init__(self, membership: Membership) -> None:
-        self._root = root_der_of(membership)
+        self._roots = roots_of(membership)
 
     def fetch(
         self,
@@ -30,7 +31,9 @@ class EnrolSession:
         assert port == "enroll", "a node without a certificate has no other door to go to"
         assert body is None, "nothing is sent to a port that knows nobody"
         within_s = timeout_s or SHORT_MS / 1000
-        with PinnedSession(self._root, endpoint.server_name, timeout_s=within_s) as session:
+        with PinnedSession(
+            *self._roots, server_name=endpoint.server_name, timeout_s=within_s
+        ) as session:
             return session.fetch(urls_of(endpoint.addresses, endpoint.enroll_port, path))
 
     def call(  # noqa: PLR0913 (as that of a `PeerSession`)

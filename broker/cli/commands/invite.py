@@ -44,6 +44,8 @@ def create(  # noqa: PLR0913 (one option each)
     qr: bool,
 ) -> None:
     """Print an invite for HOST; its secret is shown only now."""
+    if ttl is not None and not ttl.s:
+        raise click.BadParameter("an invite has to be good for a while", param_hint="--ttl")
     wish = InviteBody(host=host, sans=san, ttl_s=ttl.s if ttl else 0, rejoin=rejoin)
     made = session.api().post("/v1/invites", InviteCreated, wish)
     if session.json:

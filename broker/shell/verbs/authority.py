@@ -66,6 +66,9 @@ def unlock_authority(
     def settle(batch: Batch, outcome: object) -> None:
         if isinstance(outcome, OpenedKeys) and state.keys.locks != locks:
             outcome = ConflictError("the CA was locked meanwhile", hint="unlock it again")
+        elif isinstance(outcome, OpenedKeys) and state.keys.vault is not vault:
+            # A rollover, a change of slots or a dismissal: these keys are not those of the vault.
+            outcome = ConflictError("the CA's files changed meanwhile", hint="unlock it again")
         _unlocked(state, batch, (caller, request.operator), outcome)
 
     if not state.offloop.submit(derive, settle):

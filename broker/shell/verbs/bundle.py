@@ -1,9 +1,11 @@
 """The signed bundle: made by the primary, verified and kept by everybody else; trust material."""
 
 from broker.core.observation import Observation, Version
+from broker.core.rollover import Anchors
 from broker.errors import BundleRejectedError, NoMeshError
-from broker.pki.authority import der_of_pem
+from broker.pki.authority import der_of_pem, fingerprint
 from broker.pki.bundle import verify_bundle
+from broker.pki.chain import is_younger
 from broker.shell.batch import Batch
 from broker.shell.bundling import (
     BUNDLE_REVOKED_MAX,
@@ -74,8 +76,9 @@ def install_bundle(
     """Verify a fetched bundle against the pin and go forward, never back.
 
     Raises:
-        BundleRejectedError: Bad signature, other mesh, older than known, or another content
-            under a known sequence (which would mean two truths: an alarm).
+        BundleRejectedError: Bad signature, other mesh, of a CA that this node has left, older than
+            known, or another content under a known sequence (which would mean two truths: an
+            alarm).
     """
     membership = state.membership
     if membership is None:
@@ -89,6 +92,8 @@ def install_bundle(
         now=caller.now,
         others=anchors.others,
     )
+    if state.role == "member":
+        _require_not_left(body, anchors)
     known = batch.installing or state.follow.bundle
     if known is not None and not _is_forward(known, body, request.source):
         return BundleInstalled(known.bundle_sequence, known.head.term, changed=False)
@@ -103,6 +108,22 @@ def install_bundle(
     batch.publish(BundleMoved(body.bundle_sequence))
     batch.publish(RoleMoved(state.role, max(state.term, body.head.term)))
     return BundleInstalled(body.bundle_sequence, body.head.term, changed=True)
+
+
+def _require_not_left(body: BundleBody, anchors: Anchors) -> None:
+    """Refuse a bundle of a CA that this node has left, though its certificates still count.
+
+    Its number may be of a thief's choice, and would bar every bundle of the CA in force: also the
+    one that says to trust the old root no longer. A key holder goes by its rows, which may come
+    from a primary that does not know of the switch yet.
+    """
+    by_pin = {fingerprint(root): root for root in anchors.others}
+    other = by_pin.get(body.pin)
+    if other is not None and not is_younger(other, anchors.pinned):
+        raise BundleRejectedError(
+            "the bundle is signed by a CA that this node has left",
+            hint="the primary did not take part in the switch: certmesh ca rollover status there",
+        )
 
 
 def _carry_revocations(

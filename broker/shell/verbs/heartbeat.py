@@ -24,7 +24,7 @@ from broker.shell.renaming import follow_name, name_for
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.succession import hear
-from broker.shell.trust import other_pins, trusts_of
+from broker.shell.trust import anchors_of, other_pins, pins_of, trusts_of
 from broker.shell.witness import keep_head, newest_head, note_witness
 from broker.units import Millis
 from broker.wire.codec import encode_body
@@ -222,10 +222,11 @@ def _strangers(state: BrokerState, now_ms: Millis) -> tuple[Endpoint, ...]:
         return ()
     known = {state.host, *state.key_holder_doors()}
     _, mesh_port = split_address(state.settings.listen.mesh)
+    pins = pins_of(anchors_of(membership))
     found = {
         hint.instance.removeprefix(INSTANCE): hint
         for hint in state.follow.hints
-        if hint.role == "primary" and hint.fingerprint == membership.pin
+        if hint.role == "primary" and hint.fingerprint in pins
     }
     return tuple(
         Endpoint(

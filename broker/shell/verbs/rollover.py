@@ -107,6 +107,9 @@ def start_rollover(
 
     def settle(later: Batch, outcome: object) -> None:
         state.trust.making = False
+        if isinstance(outcome, Made) and state.keys.vault is not vault:
+            # It was sealed for the ways to unlock of before: one of them may be gone for a reason.
+            outcome = ConflictError("the CA's files changed meanwhile", hint="start again")
         _started(state, later, (caller, request.operator), outcome)
 
     if not state.offloop.submit(make, settle):

@@ -42,6 +42,7 @@ from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.create import KDF_LANES
+from broker.shell.nextvault import check_removal, forget_slot
 from broker.shell.slotbook import Drawn, SlotChange
 from broker.shell.slotfile import remove_slot_file, write_slot_secret
 from broker.shell.state import BrokerState
@@ -83,7 +84,7 @@ def remove_slot_here(
 
     Raises:
         NotFoundError: No such slot.
-        ConflictError: The last passphrase, or the only one that opens the root key.
+        ConflictError: The last passphrase, or the only one that opens a root key.
         BadPassphraseError: The passphrase opens nothing that stays.
     """
     vault = held_vault(state)
@@ -92,6 +93,7 @@ def remove_slot_here(
     slot = vault.sealed.slot(request.slot_id)
     if slot is None:
         raise NotFoundError(f"no slot {request.slot_id[:64]!r}", hint="certmesh ca slot list")
+    check_removal(state.paths.authority, slot.slot_id)
     job = partial(remove_slot, vault.sealed, request.passphrase, request.slot_id)
     return _submit(state, (caller, request.operator), job, partial(_removed, state, slot))
 
@@ -292,6 +294,8 @@ def _removed(
 ) -> None:
     assert isinstance(outcome, SealedKeys)
     try:
+        # Aside first: a crash in between leaves the slot where a removal can be asked for again.
+        forget_slot(state.paths.authority, slot.slot_id)
         _exchange(state, change.vault, outcome)
     except MeshError as failure:
         _end_with(state, batch, change, failure)
