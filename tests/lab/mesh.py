@@ -164,17 +164,22 @@ class Mesh:
                 self.host(name).certmesh(
                     *("ca", "unlock", "--passphrase-file", "-"), text=self.passphrase + "\n"
                 )
-        (leader,) = eventually(self._only_one, within_s=READY_S)
-        if leader != self.founder.name:
-            words = ("standby", "step-down", "--to", self.founder.name, "--yes")
-            eventually(lambda: self.is_ready(self.founder.name, leader), within_s=READY_S)
-            # A standby says that it is ready a moment before the primary has its word for the rows.
-            eventually(lambda: self.host(leader).run(*words).returncode == 0, within_s=READY_S)
+        eventually(self._handed_back, within_s=2 * READY_S)
         eventually(self.is_whole, within_s=READY_S)
 
-    def _only_one(self) -> list[str]:
-        found = self.serving()
-        return found if len(found) == 1 else []
+    def _handed_back(self) -> bool:
+        """Whether the founder leads alone; who leads instead is asked to step down, each time.
+
+        Two may have led until the net was mended, and a standby says that it is ready a moment
+        before its primary has its word for the rows.
+        """
+        leaders = self.serving()
+        if leaders == [self.founder.name] or len(leaders) != 1:
+            return leaders == [self.founder.name]
+        (leader,) = leaders
+        if self.is_ready(self.founder.name, leader):
+            self.host(leader).run("standby", "step-down", "--to", self.founder.name, "--yes")
+        return False
 
 
 def found_mesh(lab: Lab) -> Mesh:

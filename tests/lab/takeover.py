@@ -69,3 +69,15 @@ def follow(mesh: Mesh, leader: str, *names: str) -> bool:
     led_by = {name: mesh.leader(name) for name in names}
     assert set(led_by.values()) == {leader}, led_by
     return True
+
+
+def agree(mesh: Mesh, *names: str) -> bool:
+    """Whether all of these nodes name the same one of them as their primary.
+
+    Raises:
+        AssertionError: They do not; it says whom each of them names.
+    """
+    led_by = {name: mesh.leader(name) for name in names}
+    assert len(set(led_by.values())) == 1, led_by
+    assert set(led_by.values()) <= set(names), led_by
+    return True
