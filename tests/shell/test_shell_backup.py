@@ -11,8 +11,9 @@ import pytest
 from broker.errors import BackupRejectedError, BusyError, StorageError
 from broker.pki.container import SignedHeader, open_content_key, read_header, verify_header
 from broker.pki.kit import recovery_secret
+from broker.shell import backup_make
 from broker.shell.backup import last_backup_at, tick_backups
-from broker.shell.backup_file import check_content, open_into, read_end
+from broker.shell.backup_file import check_content, open_into, read_end, write_body
 from broker.shell.backup_make import BackupMade, BackupWish, make_backup
 from broker.shell.ticks import Ticks
 from broker.units import Millis
@@ -188,8 +189,37 @@ def test_an_existing_file_is_not_overwritten(home: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_what_the_disk_gives_back_wrong_never_gets_the_name_of_a_backup(home: Path) -> None:
-    """Read back, or it is no backup: the digest, the chunks and the journal are compared."""
+@pytest.mark.parametrize("damage", ["bit", "content"])
+def test_what_the_disk_gives_back_wrong_never_gets_the_name_of_a_backup(
+    home: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """A flipped bit, or sound octets of something else: read back, or it is no backup."""
+    office = Office.create(home)
+    target = home / "x.cmbackup"
+
+    def flipping(staged: Path, key: bytes, files: dict[str, Path]) -> tuple[int, str]:
+        """Write, and let the disk lose one bit of it."""
+        written = write_body(staged, key, files)
+        octets = bytearray(staged.read_bytes())
+        octets[len(octets) // 2] ^= 1
+        staged.write_bytes(octets)
+        return written
+
+    def mistaken(staged: Path, key: bytes, files: dict[str, Path]) -> tuple[int, str]:
+        """Write one file in place of another."""
+        first, *_, last = files
+        return write_body(staged, key, {**files, first: files[last]})
+
+    faulty = {"bit": flipping, "content": mistaken}
+    monkeypatch.setattr(backup_make, "write_body", faulty[damage])
+    with pytest.raises(BackupRejectedError):
+        make_backup(office.paths, target)
+    assert not target.exists()
+    assert not list(home.glob(".x*"))
+
+
+def test_a_ledger_that_cannot_be_copied_whole_yields_no_backup(home: Path) -> None:
+    """Half a journal under the name of a backup would be believed on the worst day."""
     office = Office.create(home)
     target = home / "x.cmbackup"
     damaged = office.paths.ledger.read_bytes()
