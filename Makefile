@@ -56,6 +56,10 @@ check: lint ## the quick part of the tests (no whole nodes, no faults)
 test: check ## everything: also whole nodes under supervisord and broken processes
 	$(BIN)/pytest -q -m "not ($(QUICK))"
 
+.PHONY: services
+services: ## fetch nginx, HAProxy and Caddy into ./.services, for the tests that drive them (needs apt)
+	@sh contrib/services.sh
+
 .PHONY: sim
 sim: .venv/.ok ## whole meshes in one process, SEEDS schedules of faults (SIM=--mutants: without each rule)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) $(SIM)

@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import failover, issuing, pool, refusals, round_trip
+from bench import due, failover, issuing, pool, refusals, renewing, round_trip, sweep
 from bench.report import Result, table, write
 
 PARTS = {
@@ -11,6 +11,9 @@ PARTS = {
     "refusals": refusals.measure,
     "pool": pool.measure,
     "failover": failover.measure,
+    "renewing": renewing.measure,
+    "due": due.measure,
+    "sweep": sweep.measure,
 }
 
 

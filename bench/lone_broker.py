@@ -48,6 +48,8 @@ kdf_passes = 1
 mdns = false
 [log]
 level = "warning"
+[renewal]
+attempt_every = "0s"
 [broker]
 worker_dead_after = "120s"
 """

@@ -35,6 +35,7 @@ TIMERS = (
     f'failover.grace="{GRACE_MS}ms"',
     f'failover.stagger="{STAGGER_MS}ms"',
     'heartbeat.interval="500ms"',
+    'renewal.attempt_every="0s"',
     "discovery.mdns=false",
     'log.level="warning"',
     'broker.worker_dead_after="120s"',

@@ -56,6 +56,7 @@ class ErrorCode(StrEnum):
     KEY_REJECTED = "key_rejected"
     BACKUP_REJECTED = "backup_rejected"
     POLICY_REFUSED = "policy_refused"
+    CERTIFICATE_EXPIRED = "certificate_expired"
 
 
 class MeshError(Exception):
@@ -359,6 +360,12 @@ class InternalError(MeshError):
     """A bug on the other side; its log has the traceback."""
 
     code = ErrorCode.INTERNAL
+
+
+class CertificateExpiredError(MeshError):
+    """The certificate is over, and so is the time in which its key could still renew it."""
+
+    code = ErrorCode.CERTIFICATE_EXPIRED
 
 
 def error_classes() -> dict[ErrorCode, type[MeshError]]:

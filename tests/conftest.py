@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pwd
 import shutil
 import signal
 import tempfile
@@ -30,7 +31,7 @@ def home() -> Iterator[Path]:
 def settings() -> Settings:
     """Settings of a quiet node: no listeners on the LAN, no multicast."""
     raw = {
-        "node": {"name": "atlas"},
+        "node": {"name": "atlas", "hook_user": own_user()},
         "listen": {"enroll": "127.0.0.1:0", "mesh": "127.0.0.1:0"},
         "discovery": {"mdns": False},
     }
@@ -44,7 +45,7 @@ def paths(home: Path, settings: Settings) -> Paths:
     for directory in (found.run, found.log, found.data):
         directory.mkdir(mode=0o700, exist_ok=True)
     found.settings.write_text(
-        '[node]\nname = "atlas"\n'
+        f'[node]\nname = "atlas"\nhook_user = "{own_user()}"\n'
         '[listen]\nenroll = "127.0.0.1:0"\nmesh = "127.0.0.1:0"\n'
         "[discovery]\nmdns = false\n"
     )
@@ -63,6 +64,11 @@ def _no_child_is_left_behind() -> Iterator[None]:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         pytest.fail(f"the test left child processes behind: {sorted(leaked)}")
+
+
+def own_user() -> str:
+    """Return who runs the tests: hooks run as the same user, so that they may write into `home`."""
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def child_pids() -> set[int]:

@@ -285,9 +285,12 @@ OUTERMOST = {
     "broker/shell/offloop.py": "a thread: the outcome travels to the loop",
     "workers/renewal/patience.py": "a thread: the error is raised again where it is waited for",
     "workers/fanout.py": "a thread: the outcome travels to the loop",
+    "workers/calls.py": "a thread: the outcome travels to the loop",
+    "workers/outcall.py": "a thread: the error is raised again where it is waited for",
+    "workers/notify/loop.py": "whatever an answer did to a library is the trouble of one target",
     "workers/failover/radio.py": "a thread, and what hostile mDNS records make zeroconf raise",
     "workers/approval/loop.py": "a decider that crashes has said no",
-    "workers/approval/post.py": "a thread: the error is raised again where it is waited for",
+    "workers/approval/post.py": "whatever an answer did to a library, it was no decision",
 }
 """Where a crash may be caught, and why the process goes on."""
 

@@ -1,6 +1,6 @@
 """A host's certificates on disk: numbered versions and one link that says which is live.
 
-    certs/HOST/v0001/{cert,key,chain,fullchain,combined}.pem
+    certs/HOST/v0001/{cert,key,privkey,chain,fullchain,combined}.pem
     certs/HOST/live -> v0001        certs/HOST/previous -> v0001
     certs/HOST/pending/{key.pem,csr.der}
 
@@ -27,6 +27,7 @@ from broker.clock import wall_s
 from broker.errors import CSRRejectedError, NameNotAllowedError, NotFoundError
 from broker.runtime.files import fsync_directory, private_directory, write_new
 from broker.units import UnixSeconds
+from workers.certfiles import version_files
 from workers.keypair import make_key_and_csr
 from workers.leaf import (
     PARSE_ERRORS,
@@ -181,7 +182,8 @@ class CertificateStore:
                 names: a retry then proves the same key and can get the same certificate.
         """
         with self._locked():
-            waiting = self._waiting(sans, reuse_s)
+            # A pair of this very second is older than no age at all: the clock counts whole ones.
+            waiting = self._waiting(sans, reuse_s) if reuse_s > 0 else None
             return waiting or self._stage_pending(sans)
 
     def install(self, leaf_der: bytes, issuing_der: bytes, *root_ders: bytes) -> Installed:
@@ -212,21 +214,36 @@ class CertificateStore:
             self._prune()
             return self._installed(version, leaf, changed=True)
 
-    def rollback(self, version: str) -> LiveCertificate:
+    def rollback(self, version: str, instead_of: str = "") -> LiveCertificate:
         """Make an earlier version live again and return it.
 
         Raises:
-            NotFoundError: It is gone.
+            NotFoundError: It is gone, or what is live is no longer the version to go back from.
             CSRRejectedError: It is expired; the present one, whatever is wrong with it, is better.
         """
         with self._locked():
-            found = self.version(version)
-            if found is None:
-                raise NotFoundError(f"there is no usable version {version!r} to go back to")
-            if self._now() > found.not_after:
-                raise CSRRejectedError(f"version {version} is expired and stays retired")
+            found = self._usable(version)
+            if instead_of and _target(self.live_link) != instead_of:
+                raise NotFoundError("another installation has replaced this certificate already")
             self._swap(self.live_link, version)
             return found
+
+    def bring_forward(self, version: str) -> LiveCertificate:
+        """Make a version live again that went live before; raises as `rollback`."""
+        with self._locked():
+            found, live = self._usable(version), self.live()
+            if live is not None and number_of(live.version) > number_of(version):
+                raise NotFoundError("another installation has replaced this certificate already")
+            self._go_live(version, live if live is not None and live.version != version else None)
+            return found
+
+    def _usable(self, version: str) -> LiveCertificate:
+        found = self.version(version)
+        if found is None:
+            raise NotFoundError(f"there is no usable version {version!r} on disk")
+        if self._now() > found.not_after:
+            raise CSRRejectedError(f"version {version} is expired and stays retired")
+        return found
 
     def previous(self) -> str:
         """Return the version that was live before; empty when there is none to go back to."""
@@ -267,7 +284,7 @@ class CertificateStore:
         except FileNotFoundError:
             raise NotFoundError(f"no key of {self.host} waits for a certificate") from None
         check_pair(leaf, key)
-        staged = self._stage(".version", _files(key, leaf, issuing, roots))
+        staged = self._stage(".version", version_files(key, leaf, issuing, roots))
         version = self._next_version()
         self._step("version named")
         staged.rename(self.directory / version)
@@ -276,7 +293,7 @@ class CertificateStore:
 
     def _staged_version(self, leaf: x509.Certificate) -> str:
         """Return the version that a killed installation of this certificate left behind."""
-        newest = self._versions()[-1:]
+        newest = self.versions()[-1:]
         found = self.version(newest[0]) if newest else None
         return found.version if found is not None and _is_leaf(found, leaf) else ""
 
@@ -319,17 +336,20 @@ class CertificateStore:
             path.rename(doomed)
             shutil.rmtree(doomed)
 
-    def _versions(self) -> list[str]:
+    def versions(self) -> list[str]:
+        """Return the names of all versions on disk, oldest first, usable or not."""
+        if not self.directory.exists():
+            return []
         names = [entry.name for entry in self.directory.iterdir() if _VERSION.fullmatch(entry.name)]
-        return sorted(names, key=_number)
+        return sorted(names, key=number_of)
 
     def _next_version(self) -> str:
-        newest = self._versions()[-1:]
-        return f"v{_number(newest[0]) + 1 if newest else 1:04d}"
+        newest = self.versions()[-1:]
+        return f"v{number_of(newest[0]) + 1 if newest else 1:04d}"
 
     def _prune(self) -> None:
         needed = {_target(self.live_link), _target(self.directory / "previous")}
-        for version in self._versions()[: -self._keep]:
+        for version in self.versions()[: -self._keep]:
             if version not in needed:
                 self._discard(self.directory / version)
 
@@ -360,25 +380,13 @@ def check_host(host: str) -> str:
     return host
 
 
-def _files(
-    key: bytes, leaf: x509.Certificate, issuing: x509.Certificate, roots: list[x509.Certificate]
-) -> dict[str, bytes]:
-    cert, middle, *tops = (item.public_bytes(Encoding.PEM) for item in (leaf, issuing, *roots))
-    return {
-        "cert.pem": cert,
-        "key.pem": key,
-        "chain.pem": b"".join((middle, *tops)),
-        "fullchain.pem": cert + middle,
-        "combined.pem": key + cert + middle,
-    }
-
-
 def _is_leaf(found: LiveCertificate, leaf: x509.Certificate) -> bool:
     pem = found.cert.read_bytes()
     return pem == leaf.public_bytes(Encoding.PEM)
 
 
-def _number(version: str) -> int:
+def number_of(version: str) -> int:
+    """Return the number in a version's name, such as 7 of `v0007`."""
     return int(version[1:])
 
 

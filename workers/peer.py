@@ -7,6 +7,8 @@ and in time. Every trouble is a `MeshError`.
 """
 
 import hmac
+import ssl
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -104,6 +106,45 @@ class PinnedSession:
         self._session.close()
 
 
+class Credentials:
+    """What this node shows and trusts, as a TLS context; made anew when `live` has moved.
+
+    Making one costs as much as a call. Sessions may share one, in any thread.
+    """
+
+    def __init__(self, paths: Paths, membership: Membership) -> None:
+        self._roots = roots_of(membership)
+        self._store = CertificateStore(paths.certificates, membership.host)
+        self._lock = threading.Lock()
+        self._link = ""
+        self._context: ssl.SSLContext | None = None
+
+    def current(self) -> tuple[str, ssl.SSLContext]:
+        """Return the version that is live now, and the context with it.
+
+        Raises:
+            NotAMemberError: There is no usable certificate.
+        """
+        with self._lock:
+            try:
+                link = str(self._store.live_link.readlink())
+            except OSError:
+                link = ""
+            if self._context is None or not link or link != self._link:
+                self._context, self._link = self._made(), link
+            return self._link, self._context
+
+    def _made(self) -> ssl.SSLContext:
+        live = self._store.live()
+        if live is None:
+            raise NotAMemberError(
+                "this node has no usable certificate yet", hint="run `certmesh cert show`"
+            )
+        context = context_for(*self._roots)
+        context.load_cert_chain(live.fullchain, live.key)
+        return context
+
+
 class PeerSession:
     """Calls to other members of the mesh over mutual TLS.
 
@@ -114,13 +155,18 @@ class PeerSession:
         paths: Where this node's certificates are.
         membership: The mesh and its root.
         timeout_s: For a whole call, all addresses together.
+        credentials: Those of this node, if others use them too.
     """
 
     def __init__(
-        self, paths: Paths, membership: Membership, *, timeout_s: float = TIMEOUT_S
+        self,
+        paths: Paths,
+        membership: Membership,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        credentials: Credentials | None = None,
     ) -> None:
-        self._roots = roots_of(membership)
-        self._store = CertificateStore(paths.certificates, membership.host)
+        self._credentials = credentials or Credentials(paths, membership)
         self._timeout_s = timeout_s
         self._sessions: dict[str, requests.Session] = {}
         self._version = ""
@@ -202,17 +248,11 @@ class PeerSession:
         return exchange(session, urls_of(endpoint.addresses, number, path), ask)
 
     def _session_for(self, server_name: str) -> requests.Session:
-        live = self._store.live()
-        if live is None:
-            raise NotAMemberError(
-                "this node has no usable certificate yet", hint="run `certmesh cert show`"
-            )
-        if live.version != self._version:
+        version, context = self._credentials.current()
+        if version != self._version:
             self.close()
-            self._version = live.version
+            self._version = version
         if server_name not in self._sessions:
-            context = context_for(*self._roots)
-            context.load_cert_chain(live.fullchain, live.key)
             self._sessions[server_name] = open_session(context, server_name, self._wires)
         return self._sessions[server_name]
 

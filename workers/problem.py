@@ -35,6 +35,7 @@ _STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.APPROVAL_DENIED: 403,
         ErrorCode.REVOKED: 403,
         ErrorCode.NOT_A_MEMBER: 403,
+        ErrorCode.CERTIFICATE_EXPIRED: 403,
         ErrorCode.NOT_FOUND: 404,
         ErrorCode.MESH_EXISTS: 409,
         ErrorCode.ALREADY_ENROLLED: 409,

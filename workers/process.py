@@ -94,6 +94,10 @@ class Desk:
             self.beat(timeout_ms)
         return self.link.ask(request, kind, timeout_ms=timeout_ms)
 
+    def post(self, request: Request) -> None:
+        """Send a request without waiting; its answer is not looked at."""
+        self.link.post(request)
+
     def node(self) -> NodeView:
         """Return who this node is right now."""
         return self.ask(GetNode(), NodeView)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.util import Timeout
 
 from broker.clock import boottime_ms
 from broker.errors import (
@@ -26,6 +27,7 @@ from broker.errors import (
 )
 from broker.wire.mesh_api import Problem
 from broker.wire.node import Endpoint
+from workers.allowance import TimedSocket
 from workers.wires import Wires
 
 TIMEOUT_S = 10.0
@@ -71,6 +73,7 @@ def urls_of(addresses: Sequence[str], port: int, path: str) -> list[str]:
 def context_for(*roots: bytes) -> ssl.SSLContext:
     """Return a client context that trusts exactly these roots (DER): one, but in a rollover."""
     context = ssl.create_default_context(cadata=b"".join(roots))
+    context.sslsocket_class = TimedSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     assert context.cert_store_stats()["x509_ca"] == len(set(roots)), "exactly these trust anchors"
     return context
@@ -79,6 +82,7 @@ def context_for(*roots: bytes) -> ssl.SSLContext:
 def unverified_context() -> ssl.SSLContext:
     """Return a client context that believes anybody: for what is checked by other means."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.sslsocket_class = TimedSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -176,7 +180,7 @@ def _answer_of(session: requests.Session, url: str, ask: Ask, left_s: float) -> 
         url,
         data=ask.content,
         headers=headers,
-        timeout=(min(left_s, CONNECT_S_MAX), left_s),
+        timeout=Timeout(connect=min(left_s, CONNECT_S_MAX), read=left_s, total=left_s),  # type: ignore[arg-type]  # documented by requests, missing in its stubs
         allow_redirects=False,
         stream=True,
     ) as response:

@@ -7,9 +7,23 @@ error. Connections are noted when they are made and forgotten when they are clos
 import contextlib
 import socket
 import threading
+from typing import Protocol
 
-from urllib3.connection import HTTPSConnection
-from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+
+class Wire(Protocol):
+    """A connection of any protocol; `sock` is its socket while it is open."""
+
+    @property
+    def sock(self) -> object:
+        """The socket, or whatever stands for none."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
 
 
 class Wires:
@@ -17,7 +31,7 @@ class Wires:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: set[HTTPSConnection] = set()
+        self._open: set[Wire] = set()
         self._is_cut = False
 
     def pool(self) -> type[HTTPSConnectionPool]:
@@ -38,7 +52,25 @@ class Wires:
 
         return Pool
 
-    def note(self, connection: HTTPSConnection) -> None:
+    def plain_pool(self) -> type[HTTPConnectionPool]:
+        """Return the same without TLS, for programs on this machine."""
+        wires = self
+
+        class Connection(HTTPConnection):
+            def connect(self) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+                super().connect()
+                wires.note(self)
+
+            def close(self) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+                wires.forget(self)
+                super().close()
+
+        class Pool(HTTPConnectionPool):
+            ConnectionCls = Connection
+
+        return Pool
+
+    def note(self, connection: Wire) -> None:
         """Note a connection that was made just now.
 
         Raises:
@@ -51,7 +83,7 @@ class Wires:
         connection.close()
         raise ConnectionAbortedError("the call was broken off")
 
-    def forget(self, connection: HTTPSConnection) -> None:
+    def forget(self, connection: Wire) -> None:
         """Forget a connection that is being closed."""
         with self._lock:
             self._open.discard(connection)
@@ -64,7 +96,7 @@ class Wires:
                 _shut_down(connection)
 
 
-def _shut_down(connection: HTTPSConnection) -> None:
+def _shut_down(connection: Wire) -> None:
     wire = connection.sock
     with contextlib.suppress(OSError):
         if isinstance(wire, socket.socket):

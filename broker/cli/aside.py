@@ -17,7 +17,7 @@ from broker.runtime.files import FILE_MODE, fsync_directory, private_directory, 
 from broker.runtime.paths import Paths
 
 NOTE = "leaving.json"
-PRIVATE = frozenset({"key.pem", "combined.pem"})
+PRIVATE = frozenset({"key.pem", "privkey.pem", "combined.pem"})
 """Files below `certs` that hold a private key."""
 LEFT_OVERS = (
     "certs",

@@ -6,18 +6,15 @@ next one.
 """
 
 import contextlib
-import shlex
-import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import click
 
-import broker.runtime
+from broker.cli.processtable import PROCESS_TABLE, write_process_table
 from broker.cli.session import SETTINGS_FILE
 from broker.cli.tomlfile import parsed, with_key
 from broker.errors import ConflictError, MeshExistsError
@@ -25,7 +22,6 @@ from broker.runtime.files import private_directory, write_atomic
 from broker.runtime.paths import Paths, node_paths
 from broker.runtime.settings import Settings, load_settings, parse_settings
 
-PROCESS_TABLE = "supervisord.conf"
 PRIVATE_UMASK = 0o077
 HEADER = """\
 # certmesh settings of this node. Only what differs from the defaults is written here;
@@ -94,7 +90,8 @@ def prepare(home: Path, wanted: Wanted, usual: Wanted) -> NodeHome:
     if before != text.encode():
         write_atomic(file, text.encode())
     prepared = NodeHome(paths=paths, settings=load_settings(file), before=before)
-    if write_process_table(paths):
+    before_table = paths.supervisord.exists()
+    if write_process_table(paths, prepared.settings) and not before_table:
         prepared.made.append(paths.supervisord)
     return prepared
 
@@ -110,26 +107,6 @@ def refuse_second_mesh(home: Path) -> None:
             f"the node in {home} already belongs to a mesh; nothing was changed",
             hint="certmesh status shows it; another node needs another --home",
         )
-
-
-def write_process_table(paths: Paths) -> bool:
-    """Write supervisord.conf unless it is there; return whether it was written."""
-    if paths.supervisord.exists():
-        return False
-    # shlex quoting because supervisord splits like a shell, %% because it expands %(...)s.
-    interpreter = shlex.quote(sys.executable).replace("%", "%%")
-    table = packaged_process_table().replace("command=python ", f"command={interpreter} ")
-    write_atomic(paths.supervisord, table.encode())
-    return True
-
-
-def packaged_process_table() -> str:
-    """Return the process table that came with this release."""
-    packaged = resources.files(broker.runtime).joinpath(PROCESS_TABLE)
-    if packaged.is_file():
-        return packaged.read_text(encoding="utf-8")
-    checkout = Path(broker.runtime.__file__).parents[2] / PROCESS_TABLE
-    return checkout.read_text(encoding="utf-8")
 
 
 def setting_options(lines: tuple[str, ...]) -> dict[tuple[str, str], Any]:

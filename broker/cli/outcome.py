@@ -51,6 +51,7 @@ EXITS: Mapping[ErrorCode, Exit] = MappingProxyType(
         ErrorCode.KEY_REJECTED: Exit.REFUSED,
         ErrorCode.BACKUP_REJECTED: Exit.REFUSED,
         ErrorCode.POLICY_REFUSED: Exit.REFUSED,
+        ErrorCode.CERTIFICATE_EXPIRED: Exit.REFUSED,
         ErrorCode.MESH_EXISTS: Exit.CONFLICT,
         ErrorCode.NOT_PRIMARY: Exit.CONFLICT,
         ErrorCode.STALE_TERM: Exit.CONFLICT,

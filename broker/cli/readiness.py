@@ -59,7 +59,9 @@ def _look_inside(api: Api, settings: Settings, programs: tuple[Program, ...]) ->
     except MeshError as error:
         return Readiness(f"broker and console ({error.code})", len(programs))
     locked = node.ca == "locked"
-    absent = [line.instance for line in workers.workers if line.liveness in ("absent", "dead")]
+    # `nas/remote-renewal-0` belongs to another machine, and this pool does not wait for it.
+    own = (line for line in workers.workers if "/" not in line.instance)
+    absent = [line.instance for line in own if line.liveness in ("absent", "dead")]
     if absent:
         log = next((program.log for program in programs if program.name == absent[0]), None)
         return Readiness(f"{absent[0]} to greet the broker", len(programs), locked, log)

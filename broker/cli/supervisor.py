@@ -22,6 +22,9 @@ from broker.errors import InternalError
 from broker.runtime.paths import Paths
 
 ANSWER_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 60.0
+"""A renewal process may finish a hook first: longer than any `stopwaitsecs` of the table."""
+
 ANSWER_BYTES_MAX = 1024 * 1024
 MODULE = "supervisor.supervisord"
 GIVEN_UP = frozenset({"FATAL", "EXITED", "STOPPED", "UNKNOWN"})
@@ -95,6 +98,28 @@ class Supervisor:
                 name, wait = f"{program.group}:{program.name}", False
                 self._call("supervisor.startProcess", name, wait)
 
+    def take_over(self) -> tuple[str, ...]:
+        """Make the running pool what its file says by now; return the programs that changed.
+
+        Others run on: a SIGHUP would restart them all, and stop them all on a typing error.
+
+        Raises:
+            InternalError: supervisord refuses the file; everything runs as before.
+        """
+        answer = self._call("supervisor.reloadConfig")
+        if answer is None:
+            raise InternalError(
+                f"supervisord does not take {self._paths.supervisord}",
+                hint=f"see {self._paths.log / 'supervisord.log'}",
+            )
+        added, changed, removed = answer[0]
+        for name in (*changed, *removed):
+            self._call("supervisor.stopProcessGroup", name, timeout_s=STOP_TIMEOUT_S)
+            self._call("supervisor.removeProcessGroup", name)
+        for name in (*changed, *added):
+            self._call("supervisor.addProcessGroup", name)
+        return tuple(sorted((*added, *changed, *removed)))
+
     def foreground_line(self) -> list[str]:
         """Return the line that runs it without going to the background."""
         return [*self._line(), "-n", "-c", str(self._paths.supervisord)]
@@ -139,12 +164,12 @@ class Supervisor:
         named = any((started_in / word).resolve() == wanted for word in words if word)
         return named and any("supervisord" in Path(word).name for word in words[:3])
 
-    def _call(self, method: str, *given: str | bool) -> Any:
+    def _call(self, method: str, *given: str | bool, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
         """Return the answer to one XML-RPC call; None when nobody answers.
 
         One connection per call: a kept one breaks when supervisord restarts.
         """
-        connection = UnixConnection(self._paths.supervisor_socket, ANSWER_TIMEOUT_S)
+        connection = UnixConnection(self._paths.supervisor_socket, timeout_s)
         try:
             connection.request(
                 "POST", "/RPC2", xmlrpc.client.dumps(given, method), {"Content-Type": "text/xml"}

@@ -48,6 +48,10 @@ COMMANDS = {
     "drill": (f"{_ROOM}.drill:drill", "Rehearse a failure on copies; report pass or fail."),
     "cert": (f"{_ROOM}.cert:cert", "Show, renew or check this host's certificate."),
     "hook": (f"{_ROOM}.hook:hook", "What runs after a renewal, on this host."),
+    "notify": (
+        f"{_ROOM}.notify:notify",
+        "Who hears of trouble, what they were told, and whether it gets through.",
+    ),
     "audit": (f"{_ROOM}.audit:audit", "Read, verify and export the audit trail."),
     "backup": (f"{_ROOM}.backup:backup", "Make, list, verify and restore backups of a key holder."),
     "trust": (
@@ -57,6 +61,10 @@ COMMANDS = {
     "token": (
         f"{_ROOM}.token:token",
         "Make, list and revoke keys for programs that use the API.",
+    ),
+    "worker": (
+        f"{_ROOM}.worker:worker",
+        "Let renewal workers on other machines work for this CA.",
     ),
     "config": (f"{_ROOM}.config:config", "Show and check settings."),
     "version": (f"{_ROOM}.version:version", "Print versions of everything that matters."),

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 import zmq
 
-from broker.client.exchange import Exchange, Pending, PlainContext
+from broker.client.exchange import Exchange, Pending
+from broker.client.lane import LocalDoor, PlainContext
 from broker.client.link import BEAT_EVERY_MS, GOODBYE_MS, SLICE_MS
 from broker.client.protocol import (
     ASK_MS,
@@ -44,7 +45,7 @@ class AsyncLink:
 
     def __init__(self, paths: Paths, service: Service, instance: str) -> None:
         self._context: PlainContext = zmq.Context()
-        self._exchange = Exchange(self._context, paths, service, instance)
+        self._exchange = Exchange(self._context, LocalDoor(paths), service, instance)
         self._waiting: dict[bytes, _Waiting] = {}
         self._tick: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()

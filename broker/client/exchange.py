@@ -11,10 +11,8 @@ Order rules:
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import zmq
-
+from broker.client.lane import Door, Lane, PlainContext
 from broker.client.protocol import (
     REPEAT_MS,
     URGENT,
@@ -27,8 +25,6 @@ from broker.client.protocol import (
 )
 from broker.clock import boottime_ms
 from broker.errors import MeshError
-from broker.runtime.paths import Paths
-from broker.runtime.sockets import dealer
 from broker.units import Millis
 from broker.wire.base import Request
 from broker.wire.codec import decode_answer
@@ -37,53 +33,10 @@ from broker.wire.ids import Service
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Welcome
 from broker.wire.messages import Answer
 
-PlainContext = zmq.Context["zmq.Socket[bytes]"]
 COLLECTED_MAX = 1000
 """Answers taken in one go, so that a flood cannot hold the caller."""
 
 KNOCK_TTL_MS = 5000
-
-
-class Lane:
-    """One DEALER, and how often it has been connected."""
-
-    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
-        self.socket = socket
-        self.connected = False
-        self.connections = 0
-
-    def look(self) -> bool:
-        """Return whether a broker is connected now."""
-        writable = bool(self._events() & zmq.POLLOUT)
-        if writable and not self.connected:
-            self.connections += 1
-        self.connected = writable
-        return writable
-
-    def send(self, frames: list[bytes]) -> bool:
-        """Return whether `frames` are on their way."""
-        if not self.look():
-            return False
-        try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            return False
-        return True
-
-    def receive(self) -> list[bytes] | None:
-        """Return the frames of one answer, None when there is none."""
-        try:
-            return self.socket.recv_multipart(zmq.NOBLOCK)
-        except zmq.Again:
-            return None
-
-    def has_answers(self) -> bool:
-        """Return whether `receive` would return something."""
-        return bool(self._events() & zmq.POLLIN)
-
-    def _events(self) -> int:
-        events: Any = self.socket.getsockopt(zmq.EVENTS)
-        return int(events)
 
 
 @dataclass(slots=True)
@@ -102,24 +55,26 @@ class Pending:
 class Exchange:
     """Sends, repeats, receives; keeps this process registered. Not for several threads."""
 
-    def __init__(
-        self, context: PlainContext, paths: Paths, service: Service, instance: str
-    ) -> None:
+    def __init__(self, context: PlainContext, door: Door, service: Service, instance: str) -> None:
         self.introduction: Introduction = introduce(service, instance)
         identity = self.introduction.identity
-        self.control = Lane(dealer(context, paths.control_socket, identity))
-        self.ordinary = Lane(dealer(context, paths.requests_socket, identity))
+        self.control, self.ordinary = door.lanes(context, identity)
         self.welcome: Welcome | None = None
         self.welcomes = 0
         self.registered = False
         self.heard_ms: Millis | None = None
-        self.refusal: MeshError | None = None
+        self._refusal: MeshError | None = None
         self._knock: Pending | None = None
+
+    @property
+    def refusal(self) -> MeshError | None:
+        """Why the broker does not take this process, as far as it said so."""
+        return self._refusal or self.control.trouble
 
     def close(self) -> None:
         """Close both sockets; what was not sent yet is dropped."""
-        self.control.socket.close(linger=0)
-        self.ordinary.socket.close(linger=0)
+        self.control.close()
+        self.ordinary.close()
 
     def lane_of(self, request: Request) -> Lane:
         """Return the lane for this kind of request."""
@@ -143,7 +98,7 @@ class Exchange:
             self._knock = Pending(new_request_id(), self.introduction.ready(), deadline)
         self._knock.deadline_ms = Millis(now_ms + KNOCK_TTL_MS)
         if self._send_when_due(self._knock, now_ms):
-            self.refusal = None
+            self._refusal = None
 
     def tell(self, request: Beat | Goodbye, ttl_ms: int) -> bool:
         """Send a liveness message whose answer nobody waits for; return whether it went out."""
@@ -196,13 +151,13 @@ class Exchange:
         if isinstance(reply, Welcome) and knocked:
             self.welcome, self.registered = reply, True
             self.welcomes += 1
-            self.refusal, self._knock = None, None
+            self._refusal, self._knock = None, None
         elif isinstance(reply, BeatAnswer):
             self._compare(reply)
         elif is_unregistered(reply):
             self.registered = False
         elif knocked and isinstance(reply, Fault):
-            self.refusal = error_of(reply)
+            self._refusal = error_of(reply)
 
     def _compare(self, reply: BeatAnswer) -> None:
         known = self.welcome is not None and self.welcome.broker_boot_id == reply.broker_boot_id

@@ -10,11 +10,11 @@ from typing import Self
 
 import zmq
 
-from broker.client.exchange import Exchange, Pending, PlainContext
+from broker.client.exchange import Exchange, Pending
+from broker.client.lane import Door, LocalDoor, PlainContext
 from broker.client.protocol import (
     ASK_MS,
     R,
-    away,
     is_unregistered,
     new_request_id,
     result_of,
@@ -43,7 +43,7 @@ class Link:
     """Requests of one process, one at a time. Not for several threads.
 
     Args:
-        paths: Where the broker's sockets are.
+        place: Where the broker's sockets are: this node's paths, or another way to it.
         service: What this process is to the broker.
         instance: Unique among the processes of the service.
         context: Shared ZeroMQ context; the link makes and ends its own without it.
@@ -52,7 +52,7 @@ class Link:
 
     def __init__(
         self,
-        paths: Paths,
+        place: Paths | Door,
         service: Service,
         instance: str,
         *,
@@ -60,8 +60,9 @@ class Link:
         stopping: Callable[[], bool] | None = None,
     ) -> None:
         self._own_context: PlainContext | None = None if context else zmq.Context()
+        door = LocalDoor(place) if isinstance(place, Paths) else place
         self._exchange = Exchange(
-            context or self._own_context or zmq.Context(), paths, service, instance
+            context or self._own_context or zmq.Context(), door, service, instance
         )
         self._stopping = stopping or (lambda: False)
 
@@ -108,8 +109,12 @@ class Link:
         return self.welcome.beat_every_ms if self.welcome else BEAT_EVERY_MS
 
     def descriptors(self) -> tuple["zmq.Socket[bytes]", ...]:
-        """Return the sockets to register in a poller; call `collect` when one is readable."""
-        return (self._exchange.control.socket, self._exchange.ordinary.socket)
+        """Return the sockets to register in a poller; call `collect` when one is readable.
+
+        Ask again before every wait: a link to another machine takes a new one now and then.
+        """
+        exchange = self._exchange
+        return tuple(dict.fromkeys((exchange.control.socket, exchange.ordinary.socket)))
 
     def ask(self, request: Request, kind: type[R], *, timeout_ms: int = ASK_MS) -> R:
         """Return the broker's reply to `request`.
@@ -137,7 +142,7 @@ class Link:
             if stop_ms is None and self._stopping():
                 stop_ms = Millis(now_ms + STOP_MS)
                 call.deadline_ms = min(call.deadline_ms, stop_ms)
-        raise _silence(call, timeout_ms)
+        raise self._silence(call, timeout_ms)
 
     def introduce(self, *, timeout_ms: int = ASK_MS) -> Welcome:
         """Return the broker's answer to READY.
@@ -156,7 +161,7 @@ class Link:
             self._exchange.collect()
             if self._exchange.refusal is not None:
                 raise self._exchange.refusal
-        raise away(timeout_ms)
+        raise self._exchange.control.absence(timeout_ms)
 
     def keep_registered(self) -> bool:
         """Send READY when needed, without waiting; return whether the broker knows us."""
@@ -193,9 +198,8 @@ class Link:
             flags[blocked.socket] = zmq.POLLIN | zmq.POLLOUT
         zmq.zmq_poll([*flags.items()], min(SLICE_MS, left_ms))
 
-
-def _silence(call: Pending, timeout_ms: int) -> MeshError:
-    if not call.was_sent:
-        return away(timeout_ms)
-    name = type(call.request).__name__
-    return DeadlineError(f"the broker did not answer {name} within {timeout_ms} ms")
+    def _silence(self, call: Pending, timeout_ms: int) -> MeshError:
+        if not call.was_sent:
+            return self._exchange.control.absence(timeout_ms)
+        name = type(call.request).__name__
+        return DeadlineError(f"the broker did not answer {name} within {timeout_ms} ms")

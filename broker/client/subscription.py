@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import zmq
 
-from broker.client.exchange import PlainContext
+from broker.client.lane import PlainContext
 from broker.errors import MeshError
 from broker.runtime.paths import Paths
 from broker.runtime.sockets import subscriber

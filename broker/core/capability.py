@@ -27,11 +27,14 @@ from broker.wire.failover import Hello, ListPeers, PlanFailover, ReportSightings
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.node import GetNode, GetStatus, ListWorkers
+from broker.wire.notice import ListNotices, SendTestNotice
 from broker.wire.policy import GetPolicy, SetPolicy
+from broker.wire.remote import BindWorker, EnrollWorker, ListRemoteWorkers, RevokeWorker
 from broker.wire.renewal import (
     ForceRenewal,
     NoteOwnCertificate,
     RenewAsPeer,
+    RenewExpired,
     RenewWithLease,
     ReportInstalled,
     StartInstall,
@@ -143,6 +146,11 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         GetCompliance,
         GetTrust,
         GetReach,
+        ListNotices,
+        SendTestNotice,
+        EnrollWorker,
+        RevokeWorker,
+        ListRemoteWorkers,
     },
     Service.FAILOVER: EVERYONE | {PlanFailover, ReportSightings},
     Service.GATEWAY: EVERYONE
@@ -166,8 +174,12 @@ CAPABILITIES: dict[Service, frozenset[type[Request]]] = {
         LeaveMesh,
         KeepHalf,
         GiveHalf,
+        RenewExpired,
+        BindWorker,
     },
     Service.HEARTBEAT: EVERYONE | {PrepareHeartbeat, NoteHeartbeat},
+    Service.NOTIFY: EVERYONE | LEASING,
+    Service.REMOTE_RENEWAL: EVERYONE | LEASING | {RenewWithLease},
     Service.RENEWAL: EVERYONE | LEASING | {RenewWithLease, NoteOwnCertificate},
     Service.ROSTER_SYNC: EVERYONE
     | {

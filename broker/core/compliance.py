@@ -11,6 +11,7 @@ from typing import Literal
 
 from broker.units import UnixSeconds
 from broker.wire.audit import ComplianceLine
+from broker.wire.node import OutageView
 from broker.wire.policy import Policy
 from broker.wire.profiles import PROFILES
 
@@ -37,7 +38,7 @@ class Checkup:
         standbys: Hosts of standbys.
         ready: Those of them that could take over now.
         last_backup_at: Of this node, None when there was none.
-        survives_until: Earliest end of a current certificate.
+        outage: How long the mesh lives without any CA.
         expired: Hosts whose certificate is over.
         outside: Hosts with names outside the policy.
         clock_off_s: How far this node's clock is off the members'.
@@ -59,7 +60,7 @@ class Checkup:
     standbys: tuple[str, ...]
     ready: tuple[str, ...]
     last_backup_at: UnixSeconds | None
-    survives_until: UnixSeconds | None
+    outage: OutageView
     expired: tuple[str, ...]
     outside: tuple[str, ...]
     clock_off_s: int
@@ -137,16 +138,22 @@ def _of_continuity(found: Checkup, now: UnixSeconds) -> Iterator[ComplianceLine]
         detail = "nobody could take over"
         yield _line("standby", "fail", detail, "certmesh standby nominate HOST")
     yield _backup(found, now)
-    budget_s = found.policy.outage_budget_s
-    if found.survives_until is None:
-        yield _line("outage-budget", "warn", "nobody has a certificate yet")
-    elif found.survives_until - now < budget_s:
-        left = max(0, found.survives_until - now)
-        detail = f"without a CA the first certificate ends in {_span(left)}, {_span(budget_s)} are "
-        yield _line("outage-budget", "fail", detail + "promised", "certmesh member list")
-    else:
-        left = found.survives_until - now
-        yield _line("outage-budget", "ok", f"{_span(left)}, {_span(budget_s)} are promised")
+    yield _outage(found.outage, now)
+
+
+def _outage(outage: OutageView, now: UnixSeconds) -> ComplianceLine:
+    promised = f"{_span(outage.budget_s)} are promised"
+    if outage.survives_until is None:
+        hint = outage.advice or "certmesh status"
+        return _line("outage-budget", "warn", "nobody has a certificate yet", hint)
+    left = _span(max(0, outage.survives_until - now))
+    if not outage.met:
+        detail = f"without a CA {outage.weakest} ends in {left}, {promised}"
+        return _line("outage-budget", "fail", detail, outage.advice)
+    if outage.advice:
+        detail = f"{left} by luck, the policy plans {_span(outage.planned_s)}, {promised}"
+        return _line("outage-budget", "warn", detail, outage.advice)
+    return _line("outage-budget", "ok", f"{left}, {promised}")
 
 
 def _backup(found: Checkup, now: UnixSeconds) -> ComplianceLine:

@@ -6,7 +6,8 @@ set back frees nobody, one that is wrong locks nobody for longer than a window.
 
 A code has six digits, so guesses at it count per source and per claimed host. An invite cannot be
 guessed: its failures count per source and in a table of their own, so that nobody's guesses at
-codes, behind the same address or elsewhere, keep an invited host out.
+codes, behind the same address or elsewhere, keep an invited host out. The same holds for the key of
+an expired certificate.
 """
 
 import ipaddress
@@ -29,7 +30,7 @@ CROWD_FACTOR = 16
 HOST_FACTOR = 4
 """A neighbour's typos must not close a host's door at once; its own address is closed earlier."""
 
-CODE, INVITE, HOST, LOCAL = "code", "invite", "host", "local"
+CODE, INVITE, HOST, LOCAL, KEY = "code", "invite", "host", "local", "key"
 _GUESSABLE = (CODE, HOST, LOCAL)
 
 
@@ -159,6 +160,7 @@ class AttemptLimiter:
             INVITE: AttemptTable(attempts, window_ms),
             HOST: AttemptTable(attempts * HOST_FACTOR, window_ms),
             LOCAL: AttemptTable(attempts, window_ms),
+            KEY: AttemptTable(attempts, window_ms),
         }
         self._crowds = AttemptTable(attempts * CROWD_FACTOR, window_ms, CROWDS_MAX)
         self._closed_until_ms = 0
@@ -209,6 +211,20 @@ class AttemptLimiter:
         if not invited:
             self._fail(HOST, host, now_ms)
         return self._tables[table].wait_ms(key, now_ms) > 0
+
+    def check_key(self, source: str, now_ms: Millis) -> None:
+        """Let a proof by the key of an expired certificate pass as far as its signature.
+
+        Raises:
+            ThrottledError: Too many from this source proved nothing; carries the wait.
+        """
+        self._pass(self._wait_ms(KEY, source_key(source), now_ms), "from this address")
+
+    def key_failed(self, source: str, now_ms: Millis) -> bool:
+        """Count one proof by key that failed; return whether its source is locked from now on."""
+        key = source_key(source)
+        self._fail(KEY, key, now_ms)
+        return self._tables[KEY].wait_ms(key, now_ms) > 0
 
     def take_dirty(self, now_ms: Millis, now: UnixSeconds) -> bytes:
         """Return what to save; empty when nothing changed since the last time."""

@@ -17,7 +17,7 @@ LEFT_KEPT_MAX = 64
 
 @dataclass(slots=True)
 class Worker:
-    """One introduced process."""
+    """One introduced process; `key` is the CURVE key of one on another machine."""
 
     identity: bytes
     service: Service
@@ -26,6 +26,7 @@ class Worker:
     pid: int
     seen_ms: Millis
     promise_ms: int
+    key: str = ""
     liveness: str = "ready"
     beat: Beat = field(default_factory=lambda: Beat(progress=0, within_ms=0))
 
@@ -46,12 +47,14 @@ class WorkerTable:
         self._promise_ms = promise_ms
         self._workers: dict[bytes, Worker] = {}
 
-    def welcome(self, identity: bytes, ready: Ready, now_ms: Millis) -> tuple[bytes, ...]:
+    def welcome(
+        self, identity: bytes, ready: Ready, now_ms: Millis, key: str = ""
+    ) -> tuple[bytes, ...]:
         """Register a worker; return identities of earlier lives of the same instance."""
         earlier = tuple(
             worker.identity
             for worker in self._workers.values()
-            if (worker.service, worker.instance) == (ready.service, ready.instance)
+            if (worker.service, worker.instance, worker.key) == (ready.service, ready.instance, key)
             and worker.identity != identity
         )
         for gone in earlier:
@@ -64,6 +67,7 @@ class WorkerTable:
             ready.pid,
             now_ms,
             self._promise_ms,
+            key,
         )
         return earlier
 
@@ -93,9 +97,11 @@ class WorkerTable:
         return True
 
     def leave(self, identity: bytes) -> None:
-        """Note a goodbye."""
+        """Note a goodbye; nobody here waits for one that worked on another machine."""
         worker = self._workers.get(identity)
-        if worker is not None:
+        if worker is not None and worker.key:
+            del self._workers[identity]
+        elif worker is not None:
             worker.liveness = "left"
         self._forget_oldest()
 
@@ -115,8 +121,17 @@ class WorkerTable:
         return tuple(changed)
 
     def overdue(self) -> tuple[Worker, ...]:
-        """Return workers that are suspect or dead: the watchdog ends them."""
-        return tuple(w for w in self._workers.values() if w.liveness in {"suspect", "dead"})
+        """Return workers that are suspect or dead: the watchdog ends them.
+
+        Not those on other machines: their pids mean somebody else here.
+        """
+        return tuple(
+            w for w in self._workers.values() if w.liveness in {"suspect", "dead"} and not w.key
+        )
+
+    def count(self, key: str, but: bytes = b"") -> int:
+        """Return how many workers came with this key, the one of that identity aside."""
+        return sum(1 for w in self._workers.values() if w.key == key and w.identity != but)
 
     def everyone(self) -> tuple[Worker, ...]:
         """Return all known workers."""

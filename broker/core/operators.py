@@ -16,8 +16,10 @@ from broker.wire.enrollment import (
     SetEnrollment,
     StartTOTPRotation,
 )
+from broker.wire.notice import SendTestNotice
 from broker.wire.operator import is_named
 from broker.wire.policy import Policy, SetPolicy
+from broker.wire.remote import EnrollWorker, RevokeWorker
 from broker.wire.renewal import ForceRenewal
 from broker.wire.rollover import AbortRollover, FinishRollover, StartRollover
 from broker.wire.roster import ReinstateMember, RenameMember, RevokeMember
@@ -55,12 +57,23 @@ DECISIONS: frozenset[type[Request]] = frozenset(
         AbortRollover,
         CreateToken,
         RevokeToken,
+        EnrollWorker,
+        RevokeWorker,
     }
 )
 """Refused without a named operator where the policy asks for one."""
 
 UPKEEP: frozenset[type[Request]] = frozenset(
-    {UnlockAuthority, UnlockByCode, LockAuthority, ForceRenewal, TakeBackup, SyncNow, StepDown}
+    {
+        UnlockAuthority,
+        UnlockByCode,
+        LockAuthority,
+        ForceRenewal,
+        TakeBackup,
+        SyncNow,
+        StepDown,
+        SendTestNotice,
+    }
 )
 """Names an operator and decides nothing about members or trust. Unlocking has a proof of its own,
 and the brakes (lock, step down: also sent by a pool that ends) must never be harder to reach."""

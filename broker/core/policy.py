@@ -21,6 +21,8 @@ from broker.core.names import (
     granted_sans,
     is_permitted,
 )
+from broker.core.outage import plan_advice
+from broker.core.spans import span_down
 from broker.errors import CSRRejectedError, MeshError, NameNotAllowedError, PolicyRefusedError
 from broker.units import UnixSeconds
 from broker.wire.policy import Policy, PolicyPatch
@@ -32,7 +34,6 @@ SHOWN_MAX = 8
 NOTE_LENGTH_MAX = 1024
 """Bound of `Text`: a longer note would void the row it stands in."""
 WILDCARD = "*."
-DAY_S, HOUR_S, MINUTE_S = 86_400, 3_600, 60
 
 
 def policy_note(policy: Policy, source: str, sans: Iterable[str]) -> str:
@@ -187,37 +188,22 @@ def check_bounds(policy: Policy, bounds: Bounds) -> None:
 def warnings_about(policy: Policy, bounds: Bounds, now: UnixSeconds) -> tuple[str, ...]:
     """Return what a person should know about a policy that is allowed, in full sentences."""
     found = []
-    reserve_s = int(policy.leaf_lifetime_s * (1 - policy.renew_at))
-    if reserve_s < policy.outage_budget_s:
-        found.append(_budget_warning(policy, reserve_s))
+    if advice := plan_advice(policy):
+        found.append(advice)
     if now + policy.leaf_lifetime_s > bounds.not_after:
         left_s = max(0, bounds.not_after - now)
         found.append(
-            f"certificates end with the issuing certificate, in {_span(left_s)}, before the "
-            f"leaf_lifetime of {_span(policy.leaf_lifetime_s)} is over: certmesh ca rollover start"
+            f"certificates end with the issuing certificate, in {span_down(left_s)}, before their "
+            f"{span_down(policy.leaf_lifetime_s)} (leaf_lifetime) are over: "
+            "certmesh ca rollover start"
         )
-    if policy.expired_grace_s:
+    if policy.expired_grace_s > policy.leaf_lifetime_s:
         found.append(
-            "expired_grace is kept, but no door of this release takes an expired certificate: "
-            "a member that slept too long joins again"
+            f"with expired_grace the key of a lost disk can renew for "
+            f"{span_down(policy.expired_grace_s)} after its certificate has ended, longer than the "
+            "certificate itself was good for: revoke hosts that are gone (certmesh member revoke)"
         )
     return tuple(found)
-
-
-def _budget_warning(policy: Policy, reserve_s: int) -> str:
-    budget_s = policy.outage_budget_s
-    ways = [f"outage_budget to {_span(reserve_s)} or less"]
-    if budget_s < policy.leaf_lifetime_s:
-        # Rounded down: the setting that the sentence names has to satisfy it.
-        fraction = int((1 - budget_s / policy.leaf_lifetime_s) * 100) / 100
-        if fraction > 0:
-            ways.append(f"renew_at to {fraction:g} or less")
-    needed_s = int(budget_s / (1 - policy.renew_at)) + 1
-    ways.append(f"leaf_lifetime to {_span_up(needed_s)} or more")
-    return (
-        f"a certificate is renewed when {_span(reserve_s)} of it are left, so a member may not "
-        f"survive an outage of {_span(budget_s)} (outage_budget): set {', or '.join(ways)}"
-    )
 
 
 def _is_inside(policy: Policy, domain: str, san: str) -> bool:
@@ -298,19 +284,3 @@ def _is_part(inner: Network, outer: Network) -> bool:
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:SHOWN_MAX])
     return shown if len(names) <= SHOWN_MAX else f"{shown} and {len(names) - SHOWN_MAX} more"
-
-
-def _span(seconds: int) -> str:
-    """Return a length of time as a setting takes it, rounded down: `7d`, `36h`, `90s`."""
-    for size, unit in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "m")):
-        if seconds >= 2 * size or (seconds >= size and seconds % size == 0):
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def _span_up(seconds: int) -> str:
-    """Return a length of time as a setting takes it, rounded up."""
-    for size, unit in ((DAY_S, "d"), (HOUR_S, "h"), (MINUTE_S, "m")):
-        if seconds >= 2 * size:
-            return f"{-(-seconds // size)}{unit}"
-    return f"{seconds}s"

@@ -10,6 +10,11 @@ BACKDATE_S = 60
 PULL_DELAY_FRACTION = 0.05
 """A member waits this part of the lifetime for the CA's sweep before it pulls by itself."""
 
+LEFT_SHARE = 3
+"""A failing item waits at most for this part of the life that its certificate has left."""
+SOONEST_MS = 1_000
+"""No failing item is tried faster than this for that reason."""
+
 
 def renew_at(
     issued_at: UnixSeconds, not_after: UnixSeconds, *, fraction: float, jitter: float
@@ -45,9 +50,21 @@ class Backoff:
     failures: int = 0
     not_before_ms: int = 0
 
-    def after_failure(self, now_ms: Millis, *, min_ms: int, max_ms: int) -> "Backoff":
-        """Return the state after one more failure: doubling from `min_ms` up to `max_ms`."""
+    def after_failure(
+        self, now_ms: Millis, *, min_ms: int, max_ms: int, left_s: int = 0
+    ) -> "Backoff":
+        """Return the state after one more failure: doubling from `min_ms` up to `max_ms`.
+
+        Args:
+            now_ms: Boot-time clock.
+            min_ms: Wait after the first failure.
+            max_ms: Longest wait.
+            left_s: What is left of the certificate. No wait takes more than a third of it: the
+                attempts come closer again before the end. 0 or less: nothing is left to save.
+        """
         wait_ms = min(min_ms << min(self.failures, 20), max_ms)
+        if left_s > 0:
+            wait_ms = min(wait_ms, max(left_s * 1000 // LEFT_SHARE, SOONEST_MS))
         return Backoff(self.failures + 1, now_ms + wait_ms)
 
     def is_over(self, now_ms: Millis) -> bool:

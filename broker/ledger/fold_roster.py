@@ -63,9 +63,11 @@ def member_moved(db: sqlite3.Connection, fact: facts.MemberMoved, where: Where) 
 
 _ISSUE = """INSERT INTO certificates
             SELECT ?, ?, member_id, current_sequence, ?, ?, ?, ? FROM members WHERE member_id = ?"""
-_CURRENT = """UPDATE members SET current_sequence = ?, current_serial = ?, renew_at = ?,
-                  not_after = ?, current_not_before = ?, last_not_after = max(last_not_after, ?)
-              WHERE member_id = ? AND state = ?"""
+# What the member serves moves only when it says so: a new certificate lies with the CA at first.
+_CURRENT = """UPDATE members SET current_sequence = ?1, current_serial = ?2, renew_at = ?3,
+                  not_after = ?4, current_not_before = ?5, last_not_after = max(last_not_after, ?4),
+                  serving_until = ifnull(serving_until, ?4)
+              WHERE member_id = ?6 AND state = ?7"""
 
 
 def certificate_issued(
@@ -80,7 +82,7 @@ def certificate_issued(
         if where.adopted:
             return
         raise sqlite3.IntegrityError("a certificate for nobody")
-    ends = (fact.renew_at, fact.not_after, fact.not_before, fact.not_after)
+    ends = (fact.renew_at, fact.not_after, fact.not_before)
     current = (where.sequence, fact.serial, *ends, fact.member_id)
     if db.execute(_CURRENT, (*current, "active")).rowcount:
         return
@@ -130,16 +132,28 @@ def _file_behind(
         bundle_changed(db, where.sequence)
 
 
-def certificate_served(
-    db: sqlite3.Connection, fact: facts.CertificateServed, _where: Where
-) -> None:
-    """Follow the closed loop; a certificate in place ends the last error."""
-    db.execute(
-        """UPDATE members SET served = ?1, served_serial = ?2, served_detail = ?3,
-               last_error = iif(?1 IN ('served', 'installed'), '', last_error)
-           WHERE member_id = ?4""",
-        (fact.state, fact.serial, fact.detail, fact.member_id),
-    )
+# A host that failed to serve a certificate goes on with an earlier one: the end of that counts.
+_SERVED = """UPDATE members SET served = ?1, served_serial = ?2, served_detail = ?3, served_at = ?4,
+                 last_error = iif(?1 IN ('served', 'installed') AND current_serial = ?2
+                     AND renew_at > ?4, '', last_error),
+                 serving_until = iif(?1 IN ('served', 'installed'), ifnull(?5, serving_until),
+                     min(ifnull(?5, serving_until), ifnull(serving_until, ?5)))
+             WHERE member_id = ?6"""
+
+
+def certificate_served(db: sqlite3.Connection, fact: facts.CertificateServed, where: Where) -> None:
+    """Follow the closed loop; a new certificate in place ends the last error.
+
+    One that is due itself ends nothing: it is what could not be renewed.
+
+    A member says what it serves, never when that ends: that is what was issued to it.
+    """
+    ends = db.execute(
+        "SELECT not_after FROM certificates WHERE serial = ? AND member_id = ?",
+        (fact.serial, fact.member_id),
+    ).fetchone()
+    said = (fact.state, fact.serial, fact.detail, where.at, ends[0] if ends else None)
+    db.execute(_SERVED, (*said, fact.member_id))
 
 
 def renewal_failed(db: sqlite3.Connection, fact: facts.RenewalFailed, _where: Where) -> None:

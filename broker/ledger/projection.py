@@ -23,6 +23,7 @@ from broker.ledger import (
     fold_roster,
     fold_succession,
     fold_tokens,
+    fold_workers,
 )
 from broker.ledger.tables import PROJECTION_TABLES
 from broker.ledger.where import Where
@@ -145,5 +146,8 @@ FOLDS: dict[type, Fold] = {
     facts.MemberRenamed: fold_names.member_renamed,
     facts.TokenMade: fold_tokens.token_made,
     facts.TokenRevoked: fold_tokens.token_revoked,
+    facts.WorkerEnrolled: fold_workers.worker_enrolled,
+    facts.WorkerBound: fold_workers.worker_bound,
+    facts.WorkerRevoked: fold_workers.worker_revoked,
 }
 """One fold per fact that has a projection."""

@@ -20,16 +20,18 @@ KEYS_LOOKED_AT = 64
 
 _MEMBER = """m.member_id, m.host, m.state, m.role, m.sans, m.endpoint, m.joined_at, m.method,
     m.current_serial, m.revoked_at, m.served, m.served_serial, m.served_detail, m.last_error,
-    m.nominated"""
-_MEMBER_WIDTH = 15
+    m.nominated, m.served_at, m.serving_until"""
+_MEMBER_WIDTH = 17
 
 _CERTIFICATE = """c.serial, c.member_id, m.host, c.key_hash, c.not_before, c.not_after, c.renew_at,
     CASE WHEN m.state = 'revoked' THEN 'revoked'
          WHEN c.serial = m.current_serial THEN 'active' ELSE 'superseded' END, j.payload"""
 _JOIN = """certificates c JOIN members m ON m.member_id = c.member_id
     JOIN journal j ON j.sequence = c.sequence"""
-_CURRENT = """LEFT JOIN certificates c ON c.sequence = m.current_sequence
+CURRENT = """LEFT JOIN certificates c ON c.sequence = m.current_sequence
     LEFT JOIN journal j ON j.sequence = c.sequence"""
+PAIR = f"{_MEMBER}, {_CERTIFICATE}"
+"""Columns of a member `m` and a certificate `c` with its row `j`, as `pair_of` reads them."""
 
 _OF_HOST = f"SELECT {_MEMBER} FROM members m WHERE m.host = ?"
 _ACTIVE_OF_HOST = f"{_OF_HOST} AND m.state = 'active' ORDER BY m.stamp LIMIT 1"
@@ -49,14 +51,14 @@ _OF_MEMBER = f"""WITH RECURSIVE held (sequence, place) AS (
 _NEWEST_FIRST = f"{_OF_MEMBER} ORDER BY held.place"
 
 # One line per host: its oldest active enrollment (which owns the name), else who got it last.
-_PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_by_host {_CURRENT}
+_PAGE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_by_host {CURRENT}
     WHERE m.host > ? AND NOT EXISTS (
         SELECT 1 FROM members n WHERE n.host = m.host AND n.member_id <> m.member_id AND iif(
             m.state = 'active', n.state = 'active' AND n.stamp < m.stamp,
             n.state = 'active'
                 OR max(n.sequence, n.name_sequence) > max(m.sequence, m.name_sequence)))
     ORDER BY m.host LIMIT ?"""
-_DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {_CURRENT}
+_DUE = f"""SELECT {_MEMBER}, {_CERTIFICATE} FROM members m INDEXED BY members_due {CURRENT}
     WHERE m.state = 'active' AND m.renew_at <= ?1 AND m.renew_at >= ?3
         AND (m.renew_at, m.member_id) > (?3, ?4)
     ORDER BY m.renew_at, m.member_id LIMIT ?2"""
@@ -64,8 +66,7 @@ _NAMES = """SELECT member_id, host, sans, state = 'active' FROM members
     WHERE member_id > ? ORDER BY member_id LIMIT ?"""
 _NEXT_RENEWAL = """SELECT min(m.renew_at) FROM members m INDEXED BY members_due
     WHERE m.state = 'active'"""
-_EARLIEST_EXPIRY = """SELECT min(m.not_after) FROM members m INDEXED BY members_expiring
-    WHERE m.state = 'active'"""
+_NEXT_RENEWAL_AFTER = f"{_NEXT_RENEWAL} AND m.renew_at > ?"
 _KEY_HOLDERS = f"""SELECT {_MEMBER} FROM members m INDEXED BY members_holding_keys
     WHERE m.state = 'active' AND m.role IN ('primary', 'standby') ORDER BY m.sequence"""
 _NOMINATED = f"""SELECT {_MEMBER} FROM members m INDEXED BY members_nominated
@@ -85,7 +86,7 @@ _BY_KEY = f"{_OF_MEMBER} AND c.key_hash = ?3 ORDER BY held.place LIMIT 1"
 PartialIndexed = (
     _DUE,
     _NEXT_RENEWAL,
-    _EARLIEST_EXPIRY,
+    _NEXT_RENEWAL_AFTER,
     _KEY_HOLDERS,
     _NOMINATED,
     _REVOKED_SERIALS,
@@ -110,7 +111,7 @@ class RosterReads(NameReads):
 
     def members_page(self, after: str, limit: int) -> list[tuple[MemberRow, CertificateRow | None]]:
         """Return one line per host after `after`, in host order, with its current certificate."""
-        return [_pair(row) for row in self._all(_PAGE, (after, limit))]
+        return [pair_of(row) for row in self._all(_PAGE, (after, limit))]
 
     def names_page(self, after: str, limit: int) -> list[tuple[str, str, tuple[str, ...], bool]]:
         """Return (member id, host, SANs, whether active) of `limit` enrollments behind `after`.
@@ -163,9 +164,9 @@ class RosterReads(NameReads):
         """Return when the next active member falls due."""
         return self._minimum(_NEXT_RENEWAL)
 
-    def earliest_expiry(self) -> int | None:
-        """Return when the first current certificate of an active member ends."""
-        return self._minimum(_EARLIEST_EXPIRY)
+    def next_renew_after(self, now: int) -> int | None:
+        """Return when the next active member falls due that is not due at `now`."""
+        return self._minimum(_NEXT_RENEWAL_AFTER, now)
 
     def revoked_serials(self, now: int) -> list[tuple[str, int]]:
         """Return (serial, revoked_at) of revoked members' certificates that still run at `now`."""
@@ -194,14 +195,14 @@ class RosterReads(NameReads):
         """Return the newest row that changed what the signed bundle says; 0 before the first."""
         return self._number("SELECT bundle_sequence FROM totals WHERE id = 1")
 
-    def _minimum(self, statement: str) -> int | None:
-        row = self._one(statement)
+    def _minimum(self, statement: str, *parameters: int) -> int | None:
+        row = self._one(statement, parameters)
         return None if row is None or row[0] is None else int(row[0])
 
 
 def _member(row: tuple[Any, ...]) -> MemberRow:
     lists = (strings(row[4]), endpoint(row[5]))
-    values = (*row[:4], *lists, *row[6 : _MEMBER_WIDTH - 1], bool(row[_MEMBER_WIDTH - 1]))
+    values = (*row[:4], *lists, *row[6:14], bool(row[14]), *row[15:_MEMBER_WIDTH])
     return MemberRow(*values)
 
 
@@ -217,6 +218,7 @@ def _certificate(row: tuple[Any, ...]) -> CertificateRow:
     return CertificateRow(*values)
 
 
-def _pair(row: tuple[Any, ...]) -> tuple[MemberRow, CertificateRow | None]:
+def pair_of(row: tuple[Any, ...]) -> tuple[MemberRow, CertificateRow | None]:
+    """Return what the columns of `PAIR` say."""
     held = row[_MEMBER_WIDTH:]
     return _member(row), None if held[0] is None else _certificate(held)

@@ -52,7 +52,11 @@ class MeshRow:
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """One enrollment; `current_serial` is empty before the first certificate."""
+    """One enrollment; `current_serial` is empty before the first certificate.
+
+    `served_at` is when it last said something new of what it serves, `serving_until` when that
+    certificate ends: of the one it really serves, which may be older than the current one.
+    """
 
     member_id: str
     host: str
@@ -70,6 +74,8 @@ class MemberRow:
     last_error: str
     nominated: bool = False
     """Offered the issuing key, which it does not hold yet; its role is still `member`."""
+    served_at: UnixSeconds | None = None
+    serving_until: UnixSeconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,22 @@ class TokenRow:
     created_at: UnixSeconds
     created_by: str
     revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """One grant to renewal workers on a member's machine; `public_key` is empty until bound.
+
+    `over`: revoked, or its member is no active one any more.
+    """
+
+    grant_id: str
+    member_id: str
+    host: str
+    public_key: str
+    enrolled_at: UnixSeconds
+    enrolled_by: str
+    over: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Three kinds of tables: the journal (append-only, with its head), projections (the fold of the
 journal, may be dropped and rebuilt at any time), and local state (not history: incarnation, term,
-remembered replies, presence).
+remembered replies, presence, notices).
 
 Migrations: `MIGRATIONS[n]` brings `user_version` n to n + 1, each in a transaction of its own.
 Never edit a released one; append. Projections are in none of them: one that changes a projection
@@ -76,6 +76,30 @@ _ARCHIVE: Migration = (
     ) STRICT""",
 )
 
+_NOTICES: Migration = (
+    """CREATE TABLE IF NOT EXISTS troubles (
+        event TEXT NOT NULL,
+        about TEXT NOT NULL,
+        host TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        mark TEXT NOT NULL,
+        detail TEXT NOT NULL,
+        told INTEGER NOT NULL,
+        PRIMARY KEY (about, event)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS troubles_by_kind ON troubles (event, told, at)",
+    """CREATE TABLE IF NOT EXISTS notices (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        notice_id TEXT NOT NULL UNIQUE,
+        body BLOB NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'dropped')),
+        attempts INTEGER NOT NULL,
+        tries BLOB NOT NULL
+    ) STRICT""",
+    "CREATE INDEX IF NOT EXISTS notices_waiting ON notices (number) WHERE state = 'waiting'",
+)
+
 
 def _refold(connection: sqlite3.Connection) -> None:
     make_afresh(connection)
@@ -90,6 +114,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     (*_JOURNAL, *_LOCAL),
     (*_ARCHIVE, _refold),
     (_refold,),
+    (_refold,),
+    _NOTICES,
 )
 
 

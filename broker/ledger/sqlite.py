@@ -16,11 +16,13 @@ from broker.ledger import folding, journal
 from broker.ledger.door_reads import DoorReads
 from broker.ledger.file import open_file
 from broker.ledger.journal import ChainVerdict, Stamp
+from broker.ledger.notice_store import NoticeStore
 from broker.ledger.replica import Replica
 from broker.ledger.rollover_reads import RolloverReads
-from broker.ledger.roster_reads import RosterReads
 from broker.ledger.rows import Head, JournalRow
+from broker.ledger.serving_reads import ServingReads
 from broker.ledger.token_reads import TokenReads
+from broker.ledger.worker_reads import WorkerReads
 from broker.units import UnixSeconds
 from broker.wire.codec import decode_fact, encode_fact
 from broker.wire.facts import AnyFact
@@ -32,7 +34,7 @@ _AFTER = journal.SELECT + " WHERE sequence > ? ORDER BY sequence LIMIT ?"
 _LAST = journal.SELECT + " ORDER BY sequence DESC LIMIT ?"
 
 
-class Ledger(RosterReads, DoorReads, TokenReads, RolloverReads, Replica):
+class Ledger(ServingReads, DoorReads, TokenReads, WorkerReads, RolloverReads, NoticeStore, Replica):
     """The durable truth of one node."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, node: str) -> None:

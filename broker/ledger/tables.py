@@ -28,6 +28,9 @@ PROJECTION_TABLES = (
     "rollovers",
     "tokens",
     "token_revocations",
+    "worker_grants",
+    "worker_keys",
+    "worker_revocations",
 )
 """In the order of their foreign keys; dropped in reverse."""
 
@@ -102,11 +105,20 @@ PROJECTIONS: tuple[str, ...] = (
         role_stamp TEXT NOT NULL DEFAULT '',
         endpoint_stamp TEXT NOT NULL DEFAULT '',
         name_sequence INTEGER NOT NULL DEFAULT 0,
-        name_stamp TEXT NOT NULL DEFAULT ''
+        name_stamp TEXT NOT NULL DEFAULT '',
+        served_at INTEGER,
+        serving_until INTEGER
     ) STRICT, WITHOUT ROWID""",
     "CREATE INDEX members_by_host ON members (host, sequence)",
     "CREATE INDEX members_due ON members (renew_at, member_id) WHERE state = 'active'",
-    "CREATE INDEX members_expiring ON members (not_after) WHERE state = 'active'",
+    # `serving_until` is the end of the certificate that is really served, which may be an old one.
+    # With the state in it, counting reads the index alone: forty times as fast.
+    """CREATE INDEX members_serving ON members (serving_until, member_id, state)
+        WHERE state = 'active'""",
+    # The condition of `serving_reads.TROUBLED`, word for word.
+    """CREATE INDEX members_troubled ON members (current_sequence) WHERE state = 'active'
+        AND (served IN ('stale', 'failed') OR last_error <> ''
+            OR served_serial NOT IN ('', current_serial))""",
     "CREATE INDEX members_revoked ON members (last_not_after) WHERE state = 'revoked'",
     """CREATE INDEX members_holding_keys ON members (sequence)
         WHERE state = 'active' AND role IN ('primary', 'standby')""",
@@ -231,6 +243,25 @@ PROJECTIONS: tuple[str, ...] = (
     ) STRICT""",
     """CREATE TABLE token_revocations (
         token_id TEXT PRIMARY KEY,
+        sequence INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE worker_grants (
+        sequence INTEGER PRIMARY KEY,
+        grant_id TEXT NOT NULL UNIQUE,
+        member_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        enrolled_at INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE INDEX worker_grants_by_member ON worker_grants (member_id)",
+    """CREATE TABLE worker_keys (
+        grant_id TEXT PRIMARY KEY,
+        public_key TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        stamp TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX worker_keys_by_key ON worker_keys (public_key)",
+    """CREATE TABLE worker_revocations (
+        grant_id TEXT PRIMARY KEY,
         sequence INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID""",
 )

@@ -114,6 +114,15 @@ def verified_list(der: bytes, authority: bytes, now: int | None) -> RevocationLi
     return RevocationList(der, number, this_update, int(until.timestamp()))
 
 
+def lists_serial(der: bytes, serial: int) -> bool:
+    """Return whether a list, verified before, names the serial; an unreadable one names none."""
+    try:
+        found = x509.load_der_x509_crl(der)
+        return found.get_revoked_certificate_by_serial_number(serial) is not None
+    except PARSE_ERRORS:
+        return False
+
+
 def _entries(revoked: Sequence[tuple[int, int]]) -> list[x509.RevokedCertificate]:
     earliest: dict[int, int] = {}
     for serial, at in revoked:

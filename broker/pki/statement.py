@@ -1,4 +1,4 @@
-"""Beats, heads and names: short statements of the issuing key, believed whoever brings them.
+"""Beats, heads, names, mandates: statements of the issuing key, believed whoever brings them.
 
 A statement is believed because of one thing: the key of the issuing certificate signed it for this
 mesh. Nothing here says how old it is: whether a beat advances, or a head is newer than the one
@@ -23,10 +23,12 @@ from broker.pki.chain import p256_key, read_certificate
 from broker.pki.issuer import Issuer
 from broker.wire.claims import (
     HeadStatement,
+    MandateStatement,
     NameStatement,
     PrimaryBeat,
     SignedBeat,
     SignedHead,
+    SignedMandate,
     SignedName,
 )
 from broker.wire.codec import decode_body, encode_body
@@ -34,12 +36,13 @@ from broker.wire.codec import decode_body, encode_body
 BEAT = "beat"
 HEAD = "head"
 NAME = "name"
+MANDATE = "mandate"
 KNOWN_MAX = 256
 """Verified statements remembered of each kind: one beat arrives by way of many members."""
 
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
-S = TypeVar("S", PrimaryBeat, HeadStatement, NameStatement)
+S = TypeVar("S", PrimaryBeat, HeadStatement, NameStatement, MandateStatement)
 T = TypeVar("T")
 
 
@@ -61,6 +64,12 @@ def sign_name(issuer: Issuer, statement: NameStatement) -> SignedName:
     return SignedName(body=raw, signature=issuer.sign(_context(NAME) + raw))
 
 
+def sign_mandate(issuer: Issuer, statement: MandateStatement) -> SignedMandate:
+    """Return `statement` signed by the issuing key."""
+    raw = encode_body(statement)
+    return SignedMandate(body=raw, signature=issuer.sign(_context(MANDATE) + raw))
+
+
 class Statements:
     """What verifies the statements of one mesh; a new issuing certificate needs a new one.
 
@@ -78,6 +87,7 @@ class Statements:
         self._beats = [_reader(key, mesh_id, BEAT, PrimaryBeat) for key in keys]
         self._heads = [_reader(key, mesh_id, HEAD, HeadStatement) for key in keys]
         self._names = [_reader(key, mesh_id, NAME, NameStatement) for key in keys]
+        self._mandates = [_reader(key, mesh_id, MANDATE, MandateStatement) for key in keys]
 
     def beat(self, signed: SignedBeat) -> PrimaryBeat:
         """Return the beat of a primary of this mesh.
@@ -102,6 +112,14 @@ class Statements:
             ClaimRejectedError: The detail says which check failed.
         """
         return _first(self._names, signed.body, signed.signature)
+
+    def mandate(self, signed: SignedMandate) -> MandateStatement:
+        """Return whom a primary of this mesh lets bring a renewal to whom; it may be over.
+
+        Raises:
+            ClaimRejectedError: The detail says which check failed.
+        """
+        return _first(self._mandates, signed.body, signed.signature)
 
 
 def _first(readers: Sequence[Callable[[bytes, bytes], T]], body: bytes, signature: bytes) -> T:

@@ -131,6 +131,15 @@ class EventName(StrEnum):
     CA_SLOT_REMOVED = "ca.slot_removed"
     CA_HALF_KEPT = "ca.half_kept"
     CA_HALF_GIVEN = "ca.half_given"
+    CERTIFICATE_REDELIVERED = "certificate.redelivered"
+    RENEWAL_RECOVERED = "renewal.recovered"
+    NOTICE_SENT = "notice.sent"
+    NOTICE_FAILED = "notice.failed"
+    NOTICE_DROPPED = "notice.dropped"
+    WORKER_ENROLLED = "worker.enrolled"
+    WORKER_BOUND = "worker.bound"
+    WORKER_REVOKED = "worker.revoked"
+    WORKER_REFUSED = "worker.refused"
 
 
 ERRORS = frozenset(
@@ -166,6 +175,8 @@ WARNINGS = frozenset(
         EventName.LISTENER_DELAYED,
         EventName.MEMBER_LOST,
         EventName.MEMBER_SUSPECTED,
+        EventName.NOTICE_DROPPED,
+        EventName.NOTICE_FAILED,
         EventName.PEER_UNREACHABLE,
         EventName.ROSTER_REJECTED,
         EventName.ROUND_FAILED,
@@ -173,6 +184,7 @@ WARNINGS = frozenset(
         EventName.TLS_HANDSHAKE_FAILED,
         EventName.WORKER_KILLED,
         EventName.WORKER_LOST,
+        EventName.WORKER_REFUSED,
     }
 )
 """Worth a look; the system goes on by itself."""

@@ -16,6 +16,8 @@ from msgspec import Meta
 
 from broker.errors import SettingsError
 from broker.runtime.duration import Duration
+from broker.runtime.notifying import check_notify
+from broker.runtime.target import parse_target
 
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 DEFAULT_NAMES = ("*.home.arpa", "*.local", "*.internal")
@@ -37,24 +39,30 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Node(Section, frozen=True):
-    """`[node]`. Empty `name` means this machine's host name."""
+    """`[node]`. Empty `name` means this machine's host name.
+
+    `hook_user` is who runs a `[[hook]]` without a `user` of its own when the node runs as root.
+    """
 
     name: str = ""
     sans: tuple[str, ...] = ()
     data_dir: str = ""
     run_dir: str = ""
     addresses: tuple[str, ...] = ()
+    hook_user: str = "nobody"
 
 
 class Listen(Section, frozen=True):
     """`[listen]`: `host:port`, or empty to turn a listener off. TLS is 1.3, always.
 
     `dashboard` is plain HTTP and takes loopback addresses only; callers show an API token.
+    `workers` is where renewal workers on other machines reach the broker (ZeroMQ with CURVE).
     """
 
     enroll: str = "0.0.0.0:7642"
     mesh: str = "0.0.0.0:7643"
     dashboard: str = ""
+    workers: str = ""
     body_limit: Annotated[int, Meta(ge=1024, le=1_048_576)] = 65_536
 
 
@@ -118,7 +126,11 @@ class ApprovalSettings(Section, frozen=True):
 
 
 class Renewal(Section, frozen=True):
-    """`[renewal]`."""
+    """`[renewal]`.
+
+    `attempt_every` is the shortest time between two attempts for one host, whatever happens.
+    `in_flight` members are called by one process at a time.
+    """
 
     check_every: Duration = _span("1h")
     jitter: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.05
@@ -128,14 +140,83 @@ class Renewal(Section, frozen=True):
     probe: tuple[str, ...] = ()
     rollback: bool = True
     peer_timeout: Duration = _span("10s")
+    attempt_every: Duration = _span("1m")
+    in_flight: Annotated[int, Meta(ge=1, le=64)] = 8
+
+    def __post_init__(self) -> None:
+        """Refuse a target that no probe could ever reach: its state would stay `stale`."""
+        for text in self.probe:
+            parse_target(text)
+
+
+class Pool(Section, frozen=True):
+    """`[pool]`: how many processes of the kinds that scale out; `certmesh up` takes it over.
+
+    `remote_renewal` of them work for the CA from this machine: see `certmesh worker`.
+    """
+
+    renewal: Annotated[int, Meta(ge=1, le=32)] = 2
+    gateway: Annotated[int, Meta(ge=1, le=32)] = 1
+    remote_renewal: Annotated[int, Meta(ge=0, le=32)] = 0
+
+
+NoticeChoice = Literal[
+    "renewal.failed",
+    "renewal.recovered",
+    "hook.failed",
+    "served.mismatch",
+    "member.expiring",
+    "member.expired",
+    "failover.promoted",
+    "approval.pending",
+]
+NOTICES: tuple[NoticeChoice, ...] = get_args(NoticeChoice)
+
+
+class Notify(Section, frozen=True):
+    """`[notify]`: who is told. Secrets are in files (0600), never in here.
+
+    `webhook` gets a JSON object by POST, `ntfy` a short text as ntfy.sh takes it, `smtp` is
+    `smtp://host:port` (STARTTLS if offered, and always before a login), `smtps://host:port`, or
+    `smtp+plain://host:port` to a relay on this machine.
+    """
+
+    webhook: str = ""
+    webhook_secret_file: str = ""
+    ntfy: str = ""
+    ntfy_token_file: str = ""
+    smtp: str = ""
+    smtp_from: str = ""
+    smtp_to: tuple[str, ...] = ()
+    smtp_user: str = ""
+    smtp_password_file: str = ""
+    ca_file: str = ""
+    on: tuple[NoticeChoice, ...] = NOTICES
+    timeout: Duration = _span("10s")
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant, as a `ValueError`."""
+        check_notify(self)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets that are configured."""
+        named = {"webhook": self.webhook, "ntfy": self.ntfy, "smtp": self.smtp}
+        return tuple(name for name, address in named.items() if address)
+
+
+HookEvent = Literal["issued", "renewed", "revoked", "ca_changed", "crl_changed"]
 
 
 class Hook(Section, frozen=True):
-    """One `[[hook]]`: argv, never a shell. `user` empty means the node's own user."""
+    """One `[[hook]]`: argv, never a shell.
+
+    `user` empty means the node's own user, under root the one of `[node] hook_user`.
+    """
 
     name: str
     command: tuple[str, ...]
-    event: tuple[Literal["issued", "renewed"], ...] = ("issued", "renewed")
+    event: tuple[HookEvent, ...] = ("issued", "renewed")
     timeout: Duration = _span("30s")
     user: str = ""
     retries: Annotated[int, Meta(ge=0, le=10)] = 0
@@ -225,6 +306,8 @@ class Settings(Section, frozen=True):
     approval: ApprovalSettings = ApprovalSettings()
     renewal: Renewal = Renewal()
     hook: tuple[Hook, ...] = ()
+    pool: Pool = Pool()
+    notify: Notify = Notify()
     heartbeat: Heartbeat = Heartbeat()
     sync: Sync = Sync()
     standby: Standby = Standby()

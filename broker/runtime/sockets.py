@@ -7,13 +7,23 @@
   connection to a frozen broker makes the client come back under an identity the broker still
   holds. A frozen peer is the business of `Beat`.
 - No ROUTER_HANDOVER: nobody may take over an identity that is in use.
+
+Over tcp, between a broker and renewal workers on other machines, three things differ:
+
+- CURVE, and a ZAP domain that is enforced: without it libzmq lets everybody in while no ZAP handler
+  is there. It is a context of its own: its own I/O thread does the cryptography of strangers.
+- ZMTP heartbeats and TCP keepalive: a cable that is pulled tells nobody. The broker gives up first
+  (`REMOTE_TTL_MS` < `REMOTE_TIMEOUT_MS`), so that the identity is free when the worker comes back.
+- A peer that was turned away is not called again in milliseconds, and small frames are enough.
 """
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
 import zmq
 
+from broker.runtime.curve import CurvePair, octets_of
 from broker.wire.codec import MESSAGE_BYTES_MAX
 
 SocketT = TypeVar("SocketT", bound="zmq.Socket[Any]")
@@ -30,6 +40,22 @@ BACKLOG = 256
 RECONNECT_MS = 10
 RECONNECT_MS_MAX = 50
 """A killed broker is back after about 0.15 s; a wait that doubles further would be felt."""
+
+REMOTE_FRAME_BYTES_MAX = 131_072
+"""Room for one CSR (64 KiB at most) and its envelope; the largest thing a remote worker sends."""
+REMOTE_QUEUED_MAX = 100
+REMOTE_PING_MS = 1_000
+REMOTE_TTL_MS = 3_000
+REMOTE_TIMEOUT_MS = 5_000
+REMOTE_HANDSHAKE_MS = 3_000
+"""Who has not proved a key by then is cut off: open connections cost descriptors."""
+REMOTE_RECONNECT_MS = 100
+REMOTE_RECONNECT_MS_MAX = 2_000
+KEEPALIVE_IDLE_S = 10
+KEEPALIVE_EVERY_S = 5
+KEEPALIVE_COUNT = 3
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+"""RFC 27: there, and nowhere else, libzmq asks who may come in."""
 
 
 def request_router(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
@@ -78,6 +104,115 @@ def subscriber(context: "zmq.Context[SocketT]", path: Path, topics: tuple[bytes,
     return socket
 
 
+def zap_router(context: "zmq.Context[SocketT]") -> SocketT:
+    """Return the socket at which a context is asked who may come in; bind it before the door."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.RCVHWM, REQUESTS_QUEUED_MAX)
+    socket.setsockopt(zmq.SNDHWM, ANSWERS_QUEUED_MAX)
+    socket.bind(ZAP_ENDPOINT)
+    return socket
+
+
+def remote_router(context: "zmq.Context[SocketT]", pair: CurvePair, domain: bytes) -> SocketT:
+    """Return the broker's ROUTER for workers on other machines, not bound yet.
+
+    Args:
+        context: One of its own, with `zap_router` bound in it.
+        pair: The broker's key.
+        domain: What the ZAP questions of this socket carry.
+    """
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.LINGER, BROKER_LINGER_MS)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, REMOTE_FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.RCVHWM, REMOTE_QUEUED_MAX)
+    socket.setsockopt(zmq.SNDHWM, REMOTE_QUEUED_MAX)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.CURVE_SERVER, 1)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+    socket.setsockopt(zmq.ZAP_DOMAIN, domain)
+    socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, REMOTE_HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, REMOTE_PING_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, REMOTE_TTL_MS)
+    _kept_alive(socket)
+    return socket
+
+
+def remote_dealer(
+    context: "zmq.Context[SocketT]", pair: CurvePair, server_key: str, identity: bytes
+) -> SocketT:
+    """Return the DEALER of a worker on another machine, not connected yet.
+
+    Args:
+        context: Any.
+        pair: The key of this machine's workers.
+        server_key: The only broker that is believed, as 64 hexadecimal digits.
+        identity: Unique among all connections that ever were.
+    """
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.SNDHWM, REMOTE_QUEUED_MAX)
+    socket.setsockopt(zmq.RCVHWM, REMOTE_QUEUED_MAX)
+    socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.RECONNECT_IVL, REMOTE_RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, REMOTE_RECONNECT_MS_MAX)
+    socket.setsockopt(zmq.CURVE_SERVERKEY, octets_of(server_key))
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, octets_of(pair.public))
+    socket.setsockopt(zmq.CURVE_SECRETKEY, pair.secret)
+    socket.setsockopt(zmq.CONNECT_TIMEOUT, REMOTE_HANDSHAKE_MS)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, REMOTE_HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, REMOTE_PING_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, REMOTE_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, REMOTE_TTL_MS)
+    _kept_alive(socket)
+    return socket
+
+
+def bind_tcp(socket: "zmq.Socket[Any]", host: str, port: int) -> int:
+    """Bind to a literal address; return the port, which port 0 lets the system choose.
+
+    Raises:
+        zmq.ZMQError: The port is taken, or this machine has no such address.
+    """
+    socket.bind(_tcp(socket, host, port))
+    bound: Any = socket.getsockopt(zmq.LAST_ENDPOINT)
+    return int(bound.rstrip(b"\0").rpartition(b":")[2])
+
+
+def connect_tcp(socket: "zmq.Socket[Any]", host: str, port: int) -> None:
+    """Begin to connect to a literal address."""
+    socket.connect(_tcp(socket, host, port))
+
+
+def _tcp(socket: "zmq.Socket[Any]", host: str, port: int) -> str:
+    # Port 0 is `*` to libzmq; brackets are for addresses with colons.
+    socket.setsockopt(zmq.IPV6, int(":" in host))
+    return f"tcp://[{host}]:{port or '*'}" if ":" in host else f"tcp://{host}:{port or '*'}"
+
+
+def monitor(
+    context: "zmq.Context[SocketT]", socket: "zmq.Socket[Any]", events: zmq.Event
+) -> SocketT:
+    """Return a socket that tells what happens to the connections of another one.
+
+    Without a high-water mark: libzmq's own thread would wait for a reader, holding a lock that
+    closing the monitored socket needs too. Its reader drains it at every turn.
+    """
+    address = f"inproc://monitor-{os.urandom(8).hex()}"
+    socket.monitor(address, events)
+    watching = context.socket(zmq.PAIR)
+    watching.setsockopt(zmq.LINGER, 0)
+    watching.setsockopt(zmq.RCVHWM, 0)
+    watching.connect(address)
+    return watching
+
+
 def endpoint(path: Path) -> str:
     """Return the ZeroMQ address of a socket file."""
     return f"ipc://{path}"
@@ -102,3 +237,10 @@ def _connecting(socket: "zmq.Socket[Any]") -> None:
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
+
+
+def _kept_alive(socket: "zmq.Socket[Any]") -> None:
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_EVERY_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)

@@ -89,6 +89,11 @@ class Batch:
         self._begin()
         self._ledger.orphans_adopted(hashes)
 
+    def beside(self, write: Callable[[Ledger], None]) -> None:
+        """Write what is of this node alone, with the rest of the drain."""
+        self._begin()
+        write(self._ledger)
+
     def save_presence(self, rows: dict[str, bytes]) -> None:
         """Flush presence rows."""
         self._begin()

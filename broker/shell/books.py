@@ -10,7 +10,9 @@ from broker.core.followers import Followers
 from broker.core.observation import Version
 from broker.pki.statement import Statements
 from broker.units import UnixSeconds
+from broker.wire.base import Body
 from broker.wire.claims import SignedBeat, SignedHead
+from broker.wire.ids import Hex, Text
 from broker.wire.replica import Locator, OrphanLine
 
 
@@ -71,6 +73,33 @@ class TrustBook:
     making: bool = False
     bundle: bytes = b""
     signer: bytes = b""
+
+
+class Happenings(Body, frozen=True):
+    """What `broker.shell.happenings` keeps in the ledger.
+
+    `waiting` are events that hooks are still to be told, `roots` those of the chain file when they
+    were told last, `revoked` the member id that they were told is revoked, `lists` the SHA-256 of
+    the revocation lists that they were told of.
+    """
+
+    waiting: tuple[Text, ...] = ()
+    roots: tuple[Hex, ...] = ()
+    revoked: Hex = ""
+    lists: Hex = ""
+
+
+@dataclass(slots=True)
+class HappeningBook:
+    """What was read from the ledger, and what was looked at; `lists` counts lists that came.
+
+    `seen` is the file of revocation lists that was read last: inode, time and size.
+    """
+
+    kept: Happenings | None = None
+    looked: tuple[object, ...] = ()
+    lists: int = 0
+    seen: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import zmq
 
+from broker.core.remote import RemoteGrant
 from broker.units import Millis, UnixSeconds
 from broker.wire.ids import Service
 
@@ -11,7 +12,9 @@ from broker.wire.ids import Service
 class Caller(NamedTuple):
     """One request's origin and moment; `service` is None until READY.
 
-    One is made per request: a tuple costs a third of a frozen dataclass.
+    One is made per request: a tuple costs a third of a frozen dataclass. `identity` names the
+    caller in the tables of this broker, `route` in its socket. They differ for a caller on another
+    machine: `key` is the public key its connection proved, `grant` what that is worth now.
     """
 
     identity: bytes
@@ -21,6 +24,9 @@ class Caller(NamedTuple):
     ttl_ms: int
     now_ms: Millis
     now: UnixSeconds
+    route: bytes
+    key: str = ""
+    grant: RemoteGrant | None = None
 
 
 class Deferred:

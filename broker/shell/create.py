@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from broker.clock import boottime_ms, wall_s
 from broker.core.names import check_host, check_new_host, mesh_domain
+from broker.core.outage import plan_advice
+from broker.core.pace import attempts_advice
 from broker.core.policy import check_names, host_sans
 from broker.errors import MeshError, MeshExistsError, NameNotAllowedError
 from broker.ledger.sqlite import Ledger
@@ -106,7 +108,15 @@ def create_mesh(settings: Settings, paths: Paths, wanted: CreateMesh) -> MeshCre
         totp_uri=provisioning_uri(totp, wanted.name),
         totp_key=key_text(totp),
         recovery=recovery_text(recovery),
+        warnings=_warnings(settings, wanted),
     )
+
+
+def _warnings(settings: Settings, wanted: CreateMesh) -> tuple[str, ...]:
+    """Return what a person should know about a policy that is allowed, before anybody joins."""
+    every_ms = settings.renewal.attempt_every.ms
+    found = (plan_advice(wanted.policy), attempts_advice(wanted.policy, every_ms))
+    return tuple(text for text in found if text)
 
 
 def _check_wanted(wanted: CreateMesh) -> None:

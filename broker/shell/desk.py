@@ -3,15 +3,13 @@
 Sockets stay outside: this takes frames and gives frames, so a test needs no transport.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import zmq
 
 from broker.clock import boottime_ms, wall_s
-from broker.core.capability import is_allowed
 from broker.core.operators import DECISIONS, require_operator
 from broker.errors import (
-    ForbiddenError,
     MeshError,
     StorageError,
     UnregisteredError,
@@ -23,6 +21,7 @@ from broker.shell.batch import Batch
 from broker.shell.caller import Caller, Deferred
 from broker.shell.dispatch import ALWAYS_REMEMBERED, REMEMBERED, VERBS
 from broker.shell.refused import note_refused
+from broker.shell.remote import admit_remote, connection_of, refuse_incapable
 from broker.shell.replication import answer_polls
 from broker.shell.state import BrokerState
 from broker.wire.base import Request
@@ -45,11 +44,12 @@ _PASSING = frozenset(code.value for code, kind in error_classes().items() if kin
 
 @dataclass(slots=True)
 class Incoming:
-    """Frames as they came: who, on which socket, what."""
+    """Frames as they came: who, on which socket, what; `key` is the one a CURVE peer proved."""
 
     socket: "zmq.Socket[bytes]"
     identity: bytes
     frames: list[bytes]
+    key: str = ""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,8 @@ class Desk:
         except StorageError:
             raise
         except MeshError as refusal:
-            if len(batch.facts) == told:
+            # A stranger's words about itself are no audit row.
+            if len(batch.facts) == told and (caller.grant is not None or not caller.key):
                 note_refused(self.state, batch, caller, (call.request, refusal))
             reply = fault_of(refusal)
         if isinstance(reply, Deferred):
@@ -134,7 +135,8 @@ class Desk:
         """Answer the message during which the ledger gave up."""
         request_id = request_id_of(incoming.frames)
         if request_id is not None:
-            caller = self._caller(incoming, request_id, 0)
+            # No grant is looked up: this ledger has just failed, and nothing is decided here.
+            caller = self._caller(replace(incoming, key=""), request_id, 0)
             outgoing.append(Outgoing(caller, fault_of(failure), wrote=True))
 
     def _take_late(self, outgoing: list[Outgoing]) -> None:
@@ -142,22 +144,30 @@ class Desk:
         self.state.late.clear()
 
     def _caller(self, incoming: Incoming, request_id: bytes, ttl_ms: int) -> Caller:
+        grant, identity = None, incoming.identity
+        if incoming.key:
+            came = connection_of(self.state, incoming.key, incoming.identity)
+            grant, identity = came.grant, came.identity
         return Caller(
-            identity=incoming.identity,
+            identity=identity,
             socket=incoming.socket,
-            service=self.state.workers.service_of(incoming.identity),
+            service=self.state.workers.service_of(identity),
             request_id=request_id,
             ttl_ms=ttl_ms,
             now_ms=boottime_ms(),
             now=wall_s(),
+            route=incoming.identity,
+            key=incoming.key,
+            grant=grant,
         )
 
     def _answer(self, batch: Batch, caller: Caller, request: Request) -> AnyReply | Deferred:
         kind = type(request)
+        if caller.key:
+            request = admit_remote(self.state, caller, request)
         if caller.service is None and not isinstance(request, Ready | Beat | Goodbye):
             raise UnregisteredError("introduce yourself first", hint="send ready")
-        if caller.service is not None and not is_allowed(caller.service, request):
-            raise ForbiddenError(f"{caller.service} may not send {kind.__name__}")
+        refuse_incapable(self.state, caller, request)
         if kind in DECISIONS:
             mesh = self.state.mesh_row()
             require_operator(mesh.policy if mesh is not None else None, request)

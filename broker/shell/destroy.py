@@ -32,6 +32,7 @@ from broker.errors import (
 )
 from broker.ledger.rows import JournalRow
 from broker.ledger.sqlite import Ledger
+from broker.runtime.curve import curve_directory
 from broker.runtime.exits import Exit
 from broker.runtime.files import fsync_directory, private_directory, write_atomic
 from broker.runtime.paths import Paths
@@ -186,7 +187,8 @@ def _secret_files(paths: Paths) -> list[Path]:
 
 
 def _places(paths: Paths) -> tuple[Path, ...]:
-    return (paths.credential.parent, paths.certificates, *_authorities(paths))
+    keys = (paths.credential.parent, paths.certificates, curve_directory(paths))
+    return (*keys, *_authorities(paths))
 
 
 def _unfinished(paths: Paths) -> list[Path]:

@@ -15,6 +15,7 @@ from broker.shell.verbs import (
     codes,
     compliance,
     continuity,
+    expired,
     failover,
     halves,
     heartbeat,
@@ -25,7 +26,9 @@ from broker.shell.verbs import (
     members,
     membership,
     node,
+    notices,
     policy,
+    remote,
     renewal,
     replica,
     rollover,
@@ -45,7 +48,9 @@ from broker.wire import enrollment as w_enrollment
 from broker.wire import failover as w_failover
 from broker.wire import liveness as w_liveness
 from broker.wire import node as w_node
+from broker.wire import notice as w_notice
 from broker.wire import policy as w_policy
+from broker.wire import remote as w_remote
 from broker.wire import renewal as w_renewal
 from broker.wire import replica as w_replica
 from broker.wire import rollover as w_rollover
@@ -109,11 +114,14 @@ VERBS: dict[type[Request], Verb] = {
     w_roster.WhoAmI: heartbeat.who_am_i,
     w_renewal.RenewWithLease: renewal.renew_with_lease,
     w_renewal.RenewAsPeer: renewal.renew_as_peer,
+    w_renewal.RenewExpired: expired.renew_expired,
     w_renewal.ReportInstalled: renewal.report_installed,
     w_renewal.NoteOwnCertificate: renewal.note_own_certificate,
     w_renewal.ForceRenewal: renewal.force_renewal,
     w_renewal.StartRekey: renewal.start_rekey,
     w_renewal.StartInstall: renewal.start_install,
+    w_notice.ListNotices: notices.list_notices,
+    w_notice.SendTestNotice: notices.send_test_notice,
     w_work.LeaseWork: work.lease_work,
     w_work.ExtendLease: work.extend_lease,
     w_work.CompleteWork: work.complete_work,
@@ -154,6 +162,10 @@ VERBS: dict[type[Request], Verb] = {
     w_token.ListTokens: tokens.list_tokens,
     w_token.RevokeToken: tokens.revoke_token,
     w_token.CheckToken: tokens.check_token,
+    w_remote.EnrollWorker: remote.enroll_worker,
+    w_remote.RevokeWorker: remote.revoke_worker,
+    w_remote.ListRemoteWorkers: remote.list_remote_workers,
+    w_remote.BindWorker: remote.bind_worker,
 }
 
 REMEMBERED: frozenset[type[Request]] = frozenset(
@@ -173,8 +185,10 @@ REMEMBERED: frozenset[type[Request]] = frozenset(
         w_roster.LeaveMesh,
         w_renewal.RenewWithLease,
         w_renewal.RenewAsPeer,
+        w_renewal.RenewExpired,
         w_renewal.ReportInstalled,
         w_work.CompleteWork,
+        w_notice.SendTestNotice,
         w_replica.AdoptRows,
         w_replica.ReportReady,
         w_standby.NominateStandby,
@@ -187,6 +201,9 @@ REMEMBERED: frozenset[type[Request]] = frozenset(
         w_rollover.AbortRollover,
         w_token.CreateToken,
         w_token.RevokeToken,
+        w_remote.EnrollWorker,
+        w_remote.RevokeWorker,
+        w_remote.BindWorker,
     }
 )
 """Requests whose repetition must have one effect; their replies are committed with the facts."""

@@ -19,10 +19,12 @@ from broker.wire.claims import (
     Gossip,
     Head,
     HeadStatement,
+    MandateStatement,
     NameStatement,
     PrimaryBeat,
     SignedBeat,
     SignedHead,
+    SignedMandate,
     SignedName,
 )
 
@@ -69,6 +71,18 @@ def verified_name(state: BrokerState, signed: SignedName) -> NameStatement:
     if verifier is None:
         raise ClaimRejectedError("this node has no issuing certificate to verify a name with")
     return verifier.name(signed)
+
+
+def verified_mandate(state: BrokerState, signed: SignedMandate) -> MandateStatement:
+    """Return whom a primary of this mesh lets bring a renewal to whom; it may be over.
+
+    Raises:
+        ClaimRejectedError: The issuing key of this mesh did not sign it.
+    """
+    verifier = _statements(state)
+    if verifier is None:
+        raise ClaimRejectedError("this node has no issuing certificate to verify a mandate with")
+    return verifier.mandate(signed)
 
 
 def keep_newest(state: BrokerState, gossip: Gossip) -> None:

@@ -88,11 +88,15 @@ def enter_first(
     )
 
 
-def issue_renewal(
-    state: BrokerState, batch: Batch, caller: Caller, request: CertificateRequest, member: MemberRow
-) -> Issued:
-    """Issue a certificate that replaces the member's current one."""
-    issued = sign(state, caller, request, subject_of(member))
+def enter_renewal(
+    batch: Batch,
+    member: MemberRow,
+    request: CertificateRequest,
+    issued: Issued,
+    *,
+    by_old_key: bool = False,
+) -> None:
+    """Write down a certificate that replaces the member's current one, signed in this drain."""
     batch.append(
         CertificateRenewed(
             member_id=member.member_id,
@@ -103,10 +107,10 @@ def issue_renewal(
             renew_at=issued.renew_at,
             certificate=issued.leaf,
             replaces=member.current_serial,
+            by_old_key=by_old_key,
         ),
         actor=member.host,
     )
-    return issued
 
 
 def issued_before(state: BrokerState, row: CertificateRow) -> Issued:

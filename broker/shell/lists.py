@@ -119,6 +119,7 @@ def take_lists(
         others=others,
     )
     batch.keep(LOCAL_CRL, encode_body(fresh))
+    state.happenings.lists += 1
     log(EventName.CRL_PUBLISHED, level="debug", number=found.number, source=request.source)
     return CRLInstalled(found.number, changed=True)
 

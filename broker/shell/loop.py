@@ -1,7 +1,8 @@
 """The broker's loop: drain, decide, commit once, reply, publish.
 
 Control is drained before ordinary requests, so that a storm of renewals cannot delay a sign of
-life. A drain is bounded by count and by time; what is left waits in the sockets.
+life; what comes from other machines is drained last. A drain is bounded by count and by time; what
+is left waits in the sockets.
 """
 
 from collections.abc import Container
@@ -14,6 +15,7 @@ from broker.runtime.stop import StopSignal
 from broker.shell.attempts import flush_attempts
 from broker.shell.batch import Batch
 from broker.shell.desk import Desk, Incoming, Outgoing
+from broker.shell.listener import RemoteListener
 from broker.shell.ticks import Ticks, flush_presence
 from broker.units import Millis
 from broker.wire.codec import MESSAGE_BYTES_MAX, encode, fault_of
@@ -21,6 +23,9 @@ from broker.wire.messages import Answer, AnyEvent
 
 DRAIN_MAX = 64
 DRAIN_MS_MAX = 10
+REMOTE_DRAIN_MAX = 32
+REMOTE_DRAIN_MS_MAX = 5
+"""A flood from another machine costs the processes of this one no more than that per drain."""
 TICK_MS = 200
 """Longest wait: how late a silent worker or an ended lease may be noticed."""
 
@@ -35,10 +40,13 @@ class Loop:
         control: "zmq.Socket[bytes]",
         requests: "zmq.Socket[bytes]",
         events: "zmq.Socket[bytes]",
+        remote: RemoteListener | None = None,
     ) -> None:
         self._desk = desk
         self._sockets = (control, requests)
         self._events = events
+        self._remote = remote
+        self._watched: tuple[zmq.Socket[bytes], ...] = ()
         self._ticks = Ticks(desk.state)
         self._next_tick_ms = boottime_ms()
         self.busy_ms_max = 0
@@ -51,6 +59,7 @@ class Loop:
         poller.register(self._desk.state.offloop.descriptor, zmq.POLLIN)
         poller.register(stop.fileno(), zmq.POLLIN)
         while True:
+            self._watch_remote(poller)
             ready = {item for item, _ in poller.poll(self._patience_ms())}
             if stop.fileno() in ready and stop.requested():
                 break
@@ -68,9 +77,13 @@ class Loop:
             if started_ms >= self._next_tick_ms:
                 self._next_tick_ms = Millis(boottime_ms() + TICK_MS)
                 self._ticks.run(batch, started_ms, wall_s())
+                if self._remote is not None:
+                    self._remote.tick(batch, started_ms)
             for socket in self._sockets:
                 if socket in ready:
                     self._drain(socket, batch, outgoing)
+            if self._remote is not None:
+                self._drain_remote(self._remote, ready, batch, outgoing)
             events = self._desk.finish(batch, outgoing)
         except StorageError as failure:
             self._desk.void(batch, outgoing, failure)
@@ -78,6 +91,17 @@ class Loop:
         self._send(outgoing)
         self._publish(events)
         self.busy_ms_max = max(self.busy_ms_max, boottime_ms() - started_ms)
+
+    def _watch_remote(self, poller: zmq.Poller) -> None:
+        """Wait for the sockets of the remote port that are open now."""
+        wanted = self._remote.sockets if self._remote is not None else ()
+        if wanted == self._watched:
+            return
+        for socket in self._watched:
+            poller.unregister(socket)
+        for socket in wanted:
+            poller.register(socket, zmq.POLLIN)
+        self._watched = wanted
 
     def _patience_ms(self) -> int:
         return max(0, self._next_tick_ms - boottime_ms())
@@ -90,6 +114,23 @@ class Loop:
             except zmq.Again:
                 return
             self._decide(batch, Incoming(socket, identity, frames), outgoing)
+            if boottime_ms() > until_ms:
+                return
+
+    def _drain_remote(
+        self,
+        remote: RemoteListener,
+        ready: Container[object],
+        batch: Batch,
+        outgoing: list[Outgoing],
+    ) -> None:
+        remote.answer_questions(ready)
+        until_ms = boottime_ms() + REMOTE_DRAIN_MS_MAX
+        for _ in range(REMOTE_DRAIN_MAX):
+            incoming = remote.receive(ready)
+            if incoming is None:
+                return
+            self._decide(batch, incoming, outgoing)
             if boottime_ms() > until_ms:
                 return
 
@@ -118,7 +159,7 @@ class Loop:
         for entry in outgoing:
             frames = _answer_frames(entry)
             try:
-                entry.caller.socket.send_multipart([entry.caller.identity, *frames], zmq.NOBLOCK)
+                entry.caller.socket.send_multipart([entry.caller.route, *frames], zmq.NOBLOCK)
             except zmq.ZMQError:
                 # The peer is gone or does not read: its retry finds the remembered reply.
                 continue

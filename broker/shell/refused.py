@@ -14,6 +14,7 @@ from broker.shell.state import BrokerState
 from broker.wire.base import Request
 from broker.wire.facts import ActionRefused
 from broker.wire.failover import Hello
+from broker.wire.remote import BindWorker
 from broker.wire.replica import ReadJournal
 from broker.wire.roster import GetBundle, RecordHeartbeat, WhoAmI
 
@@ -24,7 +25,7 @@ MEMBERS_EVERY_MS = 1_000
 SUBJECT_LENGTH_MAX = 253
 
 CHATTER: frozenset[type[Request]] = frozenset(
-    {RecordHeartbeat, Hello, WhoAmI, GetBundle, ReadJournal}
+    {RecordHeartbeat, Hello, WhoAmI, GetBundle, ReadJournal, BindWorker}
 )
 """What members ask all the time and changes nothing; who they are is checked and audited there."""
 

@@ -27,7 +27,6 @@ from broker.shell.copies import copy_authority, copy_ledger, private_place
 from broker.shell.membership import read_membership
 from broker.shell.throwaway import throwaway
 from broker.shell.vault import load_vault, read_credential
-from broker.units import UnixSeconds
 from broker.wire.console_api import Rehearsal, RehearsalStep
 from broker.wire.facts import FailoverPromoted
 from broker.wire.node import Membership
@@ -185,7 +184,7 @@ class Trial:
         """Return what the copy says of the mesh, before anything is rehearsed in it."""
         ledger, own = self._open_ledger(), self._member_of()
         leaders = [row.host for row in ledger.key_holders() if row.role == "primary"]
-        expiry = ledger.earliest_expiry()
+        weakest = ledger.weakest()
         return Rehearsal(
             steps=(),
             host=own.host,
@@ -194,7 +193,7 @@ class Trial:
             others=max(0, ledger.member_count() - 1),
             term=ledger.term,
             sequence=ledger.head.sequence,
-            survives_until=None if expiry is None else UnixSeconds(expiry),
+            survives_until=weakest[0].serving_until if weakest is not None else None,
         )
 
     def _standbys(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ import os
 import random
 import secrets
 import sys
+from functools import partial
 
 import msgspec
 import zmq
@@ -27,6 +28,8 @@ from broker.shell.attempts import restore_attempts
 from broker.shell.batch import Batch
 from broker.shell.bundling import restore_follow
 from broker.shell.desk import Desk
+from broker.shell.grants import living_grant
+from broker.shell.listener import remote_listener
 from broker.shell.lock import only_broker
 from broker.shell.loop import Loop
 from broker.shell.membership import read_membership
@@ -37,6 +40,7 @@ from broker.shell.standing import open_election
 from broker.shell.state import BrokerState
 from broker.shell.succession import pass_time
 from broker.shell.trust import follow_trust
+from broker.shell.turns import restore_turns
 from broker.shell.unlocking import open_unattended
 from broker.shell.vault import load_vault
 from broker.shell.verified import open_ledger
@@ -83,7 +87,9 @@ def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
         membership=membership,
         boot=boot,
     )
+    state.grant_of = partial(living_grant, state)
     restore_attempts(state)
+    restore_turns(state)
     state.keys.vault = load_vault(paths.authority)
     state.follow.term = membership.term if membership else 1
     restore_follow(state)
@@ -120,8 +126,9 @@ def _serve_locked(settings: Settings, paths: Paths) -> int:
         events = publisher(context, paths.events_socket)
         log(EventName.BROKER_STARTED, role=state.role, ca=state.keys.state)
         try:
-            loop = Loop(Desk(state), control=control, requests=requests, events=events)
-            loop.run(stop)
+            with remote_listener(state) as remote:
+                sockets = {"control": control, "requests": requests, "events": events}
+                Loop(Desk(state), **sockets, remote=remote).run(stop)
         finally:
             for socket in (control, requests, events):
                 socket.close()

@@ -1,7 +1,11 @@
 """The closed loop's last step: what a member serves, written down when it changes."""
 
-from broker.clock import boottime_ms
+from broker.clock import boottime_ms, wall_s
+from broker.core.delivery_state import GOOD
 from broker.errors import NotFoundError
+from broker.ledger.rows import CertificateRow, MemberRow
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
 from broker.wire.facts import CertificateServed
@@ -9,7 +13,6 @@ from broker.wire.ids import ServedState
 
 ROWS_EVERY_MS = 2_000
 """A member may change its story this often, by beats and by reports each."""
-GOOD: frozenset[ServedState] = frozenset({"served", "installed"})
 
 
 def note_served(
@@ -39,7 +42,8 @@ def note_served(
         raise NotFoundError("this serial was not issued to this member")
     member = found[0]
     told = (member.served_serial, member.served, member.served_detail)
-    mends = served in GOOD and bool(member.last_error)
+    renewed = served in GOOD and _is_renewed(member, found[1])
+    mends = renewed and bool(member.last_error)
     if told == (serial, served, detail) and not mends:
         return
     key = (source, member_id)
@@ -47,9 +51,20 @@ def note_served(
         return
     batch.on_void.append(lambda: state.rows.forget(key))
     batch.append(CertificateServed(member_id, serial, served, detail), member.host)
-    if served in GOOD:
-        batch.after_commit.append(lambda: _no_longer_failing(state, member_id))
+    if renewed:
+        batch.after_commit.append(lambda: _no_longer_failing(state, member))
 
 
-def _no_longer_failing(state: BrokerState, member_id: str) -> None:
-    state.backoff.pop(("member", member_id), None)
+def _is_renewed(member: MemberRow, certificate: CertificateRow) -> bool:
+    """Return whether this is the newest certificate of a member, and not what could not be renewed.
+
+    A host that the sweep cannot reach goes on to say that it serves the one before: that ends no
+    failure and no backoff.
+    """
+    return certificate.serial == member.current_serial and certificate.renew_at > wall_s()
+
+
+def _no_longer_failing(state: BrokerState, member: MemberRow) -> None:
+    state.backoff.pop(("member", member.member_id), None)
+    if member.last_error:
+        log(EventName.RENEWAL_RECOVERED, host=member.host, after=member.last_error)

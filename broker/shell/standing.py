@@ -101,6 +101,7 @@ def tell_moved(state: BrokerState, batch: Batch, moved: Moved) -> None:
         refuse_polls(state)
         state.replication.followers = None
         state.due.clear()
+        state.due_away.clear()
         state.leaving = None
         # What was leased for the mesh belongs to whoever leads now; a late result is refused.
         state.leases.withdraw((RenewMember, Approve))

@@ -1,6 +1,6 @@
 """What the running broker holds: the ledger, the key room, and everything that dies with it."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,8 +11,10 @@ from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
 from broker.core.observation import Standing, Surroundings, Version
 from broker.core.own import OwnCertificate
+from broker.core.pace import Pace
 from broker.core.presence import PresenceTable
 from broker.core.quiet import Budget, Quiet
+from broker.core.remote import GrantOf, RemotePort, nobody
 from broker.core.renewal import Backoff
 from broker.core.rotation import Rotation
 from broker.core.witness import WitnessBook
@@ -24,8 +26,9 @@ from broker.pki.seal import OpenedKeys
 from broker.pki.transfer import TransferKey
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
-from broker.shell.books import GossipBook, Leaving, Replication, TrustBook
+from broker.shell.books import GossipBook, HappeningBook, Leaving, Replication, TrustBook
 from broker.shell.caller import Caller
+from broker.shell.noticebook import NoticeBook
 from broker.shell.offloop import OffLoop
 from broker.shell.safekeeping import BackupBook, RestoreBook
 from broker.shell.slotbook import Asks, SlotChange
@@ -121,6 +124,7 @@ class BrokerState:
     gossip: GossipBook = field(default_factory=GossipBook)
     replication: Replication = field(default_factory=Replication)
     trust: TrustBook = field(default_factory=TrustBook)
+    happenings: HappeningBook = field(default_factory=HappeningBook)
     leaving: Leaving | None = None
     backups: BackupBook = field(default_factory=BackupBook)
     restored: RestoreBook | None = None
@@ -139,10 +143,16 @@ class BrokerState:
     refusal_rows: Budget = field(default_factory=lambda: Budget(100, 10_000))
     bad_tokens: AttemptLimiter = field(default_factory=lambda: AttemptLimiter(20, 60_000))
     rows: Quiet = field(default_factory=Quiet)
-    pulls: Quiet = field(default_factory=Quiet)
+    pace: Pace = field(default_factory=Pace)
     witnesses: WitnessBook = field(default_factory=WitnessBook)
     due_after: tuple[int, str] = (-1, "")
     due_not_before_ms: int = 0
+    due_away: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
+    due_wake_ms: int = 0
+    grant_of: GrantOf = nobody
+    remote_port: RemotePort = field(default_factory=RemotePort)
+    remote_renewals: Counter[str] = field(default_factory=Counter)
+    notices: NoticeBook = field(default_factory=NoticeBook)
     force_renewal: bool = False
     own_failure: str = ""
     waiting: dict[bytes, Waiting] = field(default_factory=dict)

@@ -11,14 +11,17 @@ from broker.shell.attempts import flush_attempts
 from broker.shell.awake import note_awake
 from broker.shell.backup import tick_backups
 from broker.shell.batch import Batch
+from broker.shell.lookout import look
 from broker.shell.membership import read_membership
 from broker.shell.orphans import adopt_own
+from broker.shell.outbox import tell
 from broker.shell.replication import end_polls
 from broker.shell.restored import go_on_if_all_answered
 from broker.shell.standing import open_election, refresh_standing
 from broker.shell.state import BrokerState
 from broker.shell.succession import pass_time
 from broker.shell.trust import follow_and_tell
+from broker.shell.turns import flush_turns
 from broker.shell.verbs.approvals import expire_approvals
 from broker.shell.verbs.rollover import retire_when_over
 from broker.shell.verbs.work import give_back
@@ -69,11 +72,14 @@ class Ticks:
             tick_backups(state, now_ms, now)
             retire_when_over(state, batch, now_ms, now)
             settle_doubts(state, batch, now_ms)
+            look(state, batch, now)
+            tell(state, batch, now_ms, now)
             self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:
             self._presence_ms = Millis(now_ms + PRESENCE_EVERY_MS)
             flush_presence(state, batch)
             flush_attempts(state, batch, now)
+            flush_turns(state, batch, now)
             refresh_standing(state, batch)
         if now_ms >= self._forget_ms:
             self._forget_ms = Millis(now_ms + FORGET_EVERY_MS)

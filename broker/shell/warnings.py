@@ -3,23 +3,29 @@
 from collections.abc import Iterable
 
 from broker.core.phases import Phase
+from broker.core.spans import span_down
 from broker.shell.backup import backup_problem
 from broker.shell.caller import Caller
+from broker.shell.oldkey import way_back
+from broker.shell.outlook import troubled_lines
 from broker.shell.restored import restored_warning
 from broker.shell.state import BrokerState
-from broker.wire.node import MemberLine
+from broker.wire.node import MemberLine, OutageView
 
 WARNINGS_MAX = 50
+REASON_LENGTH_MAX = 400
 TEXT_LENGTH_MAX = 1024
 """Bound of `Text`: a longer warning would make the whole status unreadable to its receiver."""
 
 
-def warnings_of(state: BrokerState, lines: Iterable[MemberLine], caller: Caller) -> tuple[str, ...]:
+def warnings_of(state: BrokerState, outage: OutageView | None, caller: Caller) -> tuple[str, ...]:
     """Return the warnings of this node and, on a CA node, of its mesh."""
     found = [*_of_node(state, caller), *_of_processes(state)]
     if state.role == "primary":
-        for line in lines:
+        for line in troubled_lines(state, caller.now):
             found.extend(_of_member(line, caller))
+    if outage is not None:
+        found.extend(_of_outage(outage, found))
     if len(found) > WARNINGS_MAX:
         found[WARNINGS_MAX:] = [f"and {len(found) - WARNINGS_MAX} more warnings"]
     return tuple(text[:TEXT_LENGTH_MAX] for text in found)
@@ -37,10 +43,10 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
         if not own.present:
             yield "this node has no certificate yet: certmesh ps shows what the renewal waits for"
         elif own.not_after is not None and own.not_after <= caller.now:
-            yield "this node's certificate has expired: join again with a new invite"
+            yield f"this node's certificate has expired, no peer takes it: {way_back(state)}"
         elif own.state in {"stale", "failed"}:
             yield f"this node serves an old certificate ({own.detail}): certmesh hook log"
-    if state.own_failure:
+    if state.own_failure and state.own_failure != own.detail:
         yield f"renewing this node fails: {state.own_failure}"
 
 
@@ -83,21 +89,50 @@ def _of_processes(state: BrokerState) -> Iterable[str]:
 
 
 def _of_member(line: MemberLine, caller: Caller) -> Iterable[str]:
-    if line.state == "expired":
-        yield f"{line.host}'s certificate has expired: certmesh member show {line.host}"
-    elif line.served in {"stale", "failed"} and line.state != "revoked":
-        yield (
-            f"{line.host} serves an old certificate ({line.served}): "
-            f"certmesh member show {line.host}"
-        )
-    if line.last_error and line.state not in {"revoked", "expired"}:
-        yield f"renewing {line.host} fails: {line.last_error}"
+    """Yield what is wrong with one active member; of a silent one, what it said last."""
+    host = line.host
+    if line.delivery == "expired":
+        yield f"{host}'s certificate has expired: certmesh member show {host}"
+        return
+    if line.served in {"stale", "failed"} or line.delivery == "stale":
+        yield _not_served(line, caller)
+    if line.last_error and line.last_error != line.served_detail:
+        yield f"renewing {host} fails: {line.last_error}"
     if _is_overdue(line, caller):
-        yield f"{line.host} is due for renewal and was not renewed yet"
+        yield f"{host} is due for renewal and was not renewed yet"
+
+
+def _not_served(line: MemberLine, caller: Caller) -> str:
+    host = line.host
+    if line.served not in {"stale", "failed"}:
+        return f"{host} still serves its certificate before the newest: certmesh member show {host}"
+    why = str(line.served)
+    if line.served_at is not None:
+        why += f" {span_down(max(0, caller.now - line.served_at))} ago"
+    if line.served_detail:
+        why += f": {line.served_detail[:REASON_LENGTH_MAX]}"
+    first = line.served == "failed" and line.served_serial == line.serial
+    what = "has not taken its newest certificate" if first else "serves an old certificate"
+    return f"{host} {what} ({why}): certmesh hook log, on {host}"
+
+
+def _of_outage(outage: OutageView, said: list[str]) -> Iterable[str]:
+    """Yield how the budget is missed; what to do about a member only if nothing says it yet."""
+    advice, host, budget = outage.advice, outage.weakest, span_down(outage.budget_s)
+    if outage.met or not host:
+        yield from filter(None, (advice,))
+        return
+    about = (f"{host} ", f"{host}'s ", f"renewing {host} ")
+    known = outage.planned_s >= outage.budget_s and any(text.startswith(about) for text in said)
+    many = outage.short_members != 1
+    whom = f"{outage.short_members} members end" if many else f"{host} ends"
+    first = f", {host} first" if many else ""
+    what = f"the outage budget of {budget} is not met: {whom} inside it{first}"
+    yield what if known or not advice else f"{what}: {advice}"
 
 
 def _is_overdue(line: MemberLine, caller: Caller) -> bool:
     """Whether more than a third of what remained at the due date has passed."""
-    if line.state in {"revoked", "expired"} or line.renew_at is None or line.not_after is None:
+    if line.renew_at is None or line.not_after is None:
         return False
     return caller.now > line.renew_at + (line.not_after - line.renew_at) / 3

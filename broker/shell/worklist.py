@@ -7,23 +7,23 @@ then the members that are due. Approval: requests nobody was asked about yet.
 from collections.abc import Hashable, Iterator
 
 from broker.core.approval import in_turns
-from broker.ledger.rows import CertificateRow, MemberRow
 from broker.shell.caller import Caller
+from broker.shell.dueness import LOOK_ON_MS, due_members, next_sweep_ms
+from broker.shell.grants import with_mandate
+from broker.shell.happenings import waiting_hooks
+from broker.shell.oldkey import by_old_key, needs_old_key
+from broker.shell.outbox import next_notice_ms, parcels_to_send
 from broker.shell.peers import primary_doors
+from broker.shell.redelivery import wanted_at
 from broker.shell.state import BrokerState
+from broker.shell.turns import OWN, own_turn_ms
 from broker.units import UnixSeconds
 from broker.wire.ids import Service
 from broker.wire.work import Approve, RenewMember, RenewOwn, WorkItem
 
-OWN = ("own",)
+LOOK_SOON_MS = 250
 LOOK_AGAIN_MS_MAX = 60_000
 """Due dates are wall time and read again at least this often (laptops sleep)."""
-DUE_PAGE = 128
-BEFORE_ALL = (-1, "")
-PAGES_PER_LOOK = 8
-"""Bounds one look at about ten milliseconds."""
-SCAN_EVERY_MS = 500
-"""After a page without a ready member: how long the ledger is left alone."""
 APPROVALS_PAGE = 512
 
 Candidate = tuple[Hashable, WorkItem]
@@ -33,26 +33,49 @@ def candidates(state: BrokerState, service: Service, caller: Caller) -> Iterator
     """Yield the items a worker of `service` may have now, best first."""
     if service is Service.APPROVAL:
         yield from _approvals(state, caller)
+    elif service is Service.NOTIFY:
+        yield from parcels_to_send(state, caller)
     elif service is Service.RENEWAL:
-        for task in state.tasks.all():
-            yield ("task", task.request_id), task.item
-        yield from _own(state, caller)
+        yield from _local(state, caller)
         yield from _due_members(state, caller)
+    elif service is Service.REMOTE_RENEWAL and caller.grant is not None:
+        for key, item in _due_members(state, caller):
+            yield key, with_mandate(state, caller.grant, item, caller.now)
 
 
-def next_look_ms(state: BrokerState, service: Service, now: UnixSeconds) -> int:
-    """Return when asking again makes sense if nothing is published meanwhile."""
-    if service is not Service.RENEWAL:
+def local_waits(state: BrokerState, caller: Caller) -> bool:
+    """Whether there is work for this node itself that nobody has taken."""
+    return any(not state.leases.is_held(key) for key, _ in _local(state, caller))
+
+
+def next_look_ms(state: BrokerState, service: Service, caller: Caller) -> int:
+    """Return when asking again makes sense if nothing is published meanwhile.
+
+    What is due and has to wait, for its backoff or its turn, wakes nobody before that is over.
+    """
+    if service is Service.NOTIFY:
+        return next_notice_ms(state, caller)
+    if service not in {Service.RENEWAL, Service.REMOTE_RENEWAL}:
         return LOOK_AGAIN_MS_MAX
-    moments: list[int | None] = [own_due_at(state)]
-    if state.keys.issuer is not None and state.serves:
-        moments.append(state.ledger.next_renew_at())
-    waits = [max(0, at - now) * 1000 for at in moments if at is not None]
-    backoffs = [entry.not_before_ms for entry in state.backoff.values()]
-    soonest = min([*waits, LOOK_AGAIN_MS_MAX])
-    # Something that is due but backing off must not make the workers spin.
-    floor = 1000 if backoffs or state.leases else 250
-    return max(floor, min(soonest, LOOK_AGAIN_MS_MAX))
+    own_ms = _own_wait_ms(state, caller) if service is Service.RENEWAL else None
+    waits = [own_ms, next_sweep_ms(state, caller)]
+    soonest = min((wait for wait in waits if wait is not None), default=LOOK_AGAIN_MS_MAX)
+    return soonest if soonest == LOOK_ON_MS else max(LOOK_SOON_MS, min(soonest, LOOK_AGAIN_MS_MAX))
+
+
+def _own_wait_ms(state: BrokerState, caller: Caller) -> int | None:
+    """Return in how many ms this node may renew itself; None when something else has to happen."""
+    due = wanted_at(state, own_due_at(state))
+    if due is None or state.membership is None or state.leases.is_held(OWN):
+        return None
+    if state.role == "primary" and (state.keys.issuer is None or not state.serves):
+        return None
+    turn_ms = own_turn_ms(state, caller.now_ms, caller.now) - caller.now_ms
+    if state.force_renewal:
+        return max(0, turn_ms)
+    backoff = state.backoff.get(OWN)
+    rests_ms = backoff.not_before_ms - caller.now_ms if backoff is not None else 0
+    return max(0, (due - caller.now) * 1000, turn_ms, rests_ms)
 
 
 def own_due_at(state: BrokerState) -> UnixSeconds | None:
@@ -65,16 +88,28 @@ def own_due_at(state: BrokerState) -> UnixSeconds | None:
     return due if due is None or for_trust is None else min(due, for_trust)
 
 
+def _local(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
+    for task in state.tasks.all():
+        yield ("task", task.request_id), task.item
+    yield from _own(state, caller)
+    yield from waiting_hooks(state, caller)
+
+
 def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
-    due = own_due_at(state)
+    due = wanted_at(state, own_due_at(state))
     if due is None or state.membership is None or state.leases.is_held(OWN):
         return
     if not state.force_renewal and (due > caller.now or _backs_off(state, OWN, caller)):
+        return
+    if own_turn_ms(state, caller.now_ms, caller.now) > caller.now_ms:
         return
     primary = state.role == "primary"
     if primary and (state.keys.issuer is None or not state.serves):
         return
     sans: tuple[str, ...] = (state.membership.server_name,)
+    if needs_old_key(state, caller.now):
+        yield OWN, by_old_key(state, caller, sans)
+        return
     yield (
         OWN,
         RenewOwn(
@@ -82,76 +117,24 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
             sans=sans,
             via_broker=primary,
             primary=None if primary else primary_doors(state),
+            fresh=state.force_renewal,
         ),
     )
 
 
-def _due_members(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
-    """Yield due members, oldest due date first.
-
-    The rows of one look at the ledger are handed out before the next look, so that a sweep of
-    many members costs each of them once; a row may have aged meanwhile and is checked again.
-    """
-    if not state.serves or state.keys.issuer is None:
-        return
-    for _ in range(PAGES_PER_LOOK):
-        if not state.due and not _scan_due(state, caller):
-            return
-        while state.due:
-            member, certificate = state.due.popleft()
-            fresh = state.ledger.member(member.member_id)
-            if fresh is None or not _is_still_due(state, fresh, certificate, caller):
-                continue
-            yield (
-                ("member", fresh.member_id),
-                RenewMember(
-                    host=fresh.host,
-                    member_id=fresh.member_id,
-                    endpoint=fresh.endpoint,
-                    serial=certificate.serial,
-                    not_after=UnixSeconds(certificate.not_after),
-                    term=state.ledger.term,
-                ),
-            )
-
-
-def _scan_due(state: BrokerState, caller: Caller) -> bool:
-    """Look at the next page of due rows; return whether looking further may find something.
-
-    After the last page the next look begins again, a moment later. Paging keeps a look short
-    however many members back off, and lets none of them hide another.
-    """
-    if caller.now_ms < state.due_not_before_ms:
-        return False
-    rows = state.ledger.due(caller.now, DUE_PAGE, state.due_after)
-    for member, certificate in rows:
-        own = member.host == state.host
-        expired = certificate.not_after <= caller.now
-        if not own and not expired and _is_ready(state, ("member", member.member_id), caller):
-            state.due.append((member, certificate))
-    if len(rows) < DUE_PAGE:
-        state.due_after = BEFORE_ALL
-        state.due_not_before_ms = 0 if state.due else caller.now_ms + SCAN_EVERY_MS
-    else:
-        last_member, last_certificate = rows[-1]
-        state.due_after = (last_certificate.renew_at, last_member.member_id)
-    return bool(state.due) or len(rows) == DUE_PAGE
-
-
-def _is_ready(state: BrokerState, key: Hashable, caller: Caller) -> bool:
-    return not state.leases.is_held(key) and not _backs_off(state, key, caller)
-
-
-def _is_still_due(
-    state: BrokerState, member: MemberRow, certificate: CertificateRow, caller: Caller
-) -> bool:
-    """Whether a row read earlier still describes a member to renew now."""
-    return (
-        member.state == "active"
-        and member.current_serial == certificate.serial
-        and certificate.not_after > caller.now
-        and _is_ready(state, ("member", member.member_id), caller)
-    )
+def _due_members(state: BrokerState, caller: Caller) -> Iterator[tuple[Hashable, RenewMember]]:
+    for member, certificate in due_members(state, caller):
+        yield (
+            ("member", member.member_id),
+            RenewMember(
+                host=member.host,
+                member_id=member.member_id,
+                endpoint=member.endpoint,
+                serial=certificate.serial,
+                not_after=UnixSeconds(certificate.not_after),
+                term=state.ledger.term,
+            ),
+        )
 
 
 def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:

@@ -28,7 +28,7 @@ class CreateMesh(Veiled, Body, frozen=True):
 class MeshCreation(Veiled, Body, frozen=True):
     """Output of `python -m broker create` (JSON), shown once by `certmesh init`.
 
-    `recovery` is the secret of the recovery kit.
+    `recovery` is the secret of the recovery kit, `warnings` are sentences about the policy.
     """
 
     mesh_id: Hex
@@ -39,6 +39,7 @@ class MeshCreation(Veiled, Body, frozen=True):
     totp_uri: Text
     totp_key: Text
     recovery: Text = ""
+    warnings: tuple[Text, ...] = ()
 
 
 class SlotView(Body, frozen=True):

@@ -81,6 +81,27 @@ class SignedName(Body, frozen=True):
     signature: Signature
 
 
+class MandateStatement(Body, frozen=True):
+    """A renewal worker on the machine `agent` may bring `host` its renewal, until `expires_at`.
+
+    `member_id` is that of `host`; `term` is the one the signing primary serves in.
+    """
+
+    mesh_id: Hex
+    agent: Host
+    host: Host
+    member_id: Hex
+    term: Term
+    expires_at: UnixSeconds
+
+
+class SignedMandate(Body, frozen=True):
+    """msgpack of a `MandateStatement` and the ECDSA signature of the issuing key over it."""
+
+    body: Statement
+    signature: Signature
+
+
 class Gossip(Body, frozen=True):
     """The newest signed statements a node has, passed on with every probe and heartbeat."""
 

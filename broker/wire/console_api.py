@@ -5,6 +5,7 @@ The console speaks for the person whose uid the kernel vouched for; no body name
 
 from typing import Annotated, Literal
 
+import msgspec
 from msgspec import Meta
 
 from broker.wire.base import Body, Message, Veiled
@@ -141,6 +142,13 @@ class HookRun(Body, frozen=True):
     def failed(self) -> bool:
         """Whether the hook did not do its work."""
         return self.exit != 0 or self.timed_out
+
+
+class HookTrial(HookRun, frozen=True):
+    """Output of `python -m workers.renewal --test-hook NAME`: the run, and as whom it saw what."""
+
+    user: Text = ""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class HookRunsView(Message, frozen=True, tag="hook-runs-view"):

@@ -134,7 +134,7 @@ class TokenRevoked(Fact, frozen=True, tag="token.revoked"):
 
 
 class AuthFailed(Fact, frozen=True, tag="auth.failed"):
-    """A caller with a certificate was refused on the mesh port."""
+    """A caller was refused that showed a certificate: on the mesh port, or an expired one."""
 
     host: Text
     serial: Hex

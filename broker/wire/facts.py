@@ -63,6 +63,7 @@ from broker.wire.succession_facts import (
     StandbyReady,
     StandbyRemoved,
 )
+from broker.wire.worker_facts import WorkerBound, WorkerEnrolled, WorkerRevoked
 
 __all__ = [
     "ActionRefused",
@@ -117,6 +118,9 @@ __all__ = [
     "TOTPStepUsed",
     "TokenMade",
     "TokenRevoked",
+    "WorkerBound",
+    "WorkerEnrolled",
+    "WorkerRevoked",
 ]
 
 
@@ -168,7 +172,10 @@ class CertificateIssued(Fact, frozen=True, tag="certificate.issued"):
 
 
 class CertificateRenewed(Fact, frozen=True, tag="certificate.renewed"):
-    """As `CertificateIssued`, replacing the member's current one."""
+    """As `CertificateIssued`, replacing the member's current one.
+
+    With `by_old_key` the member asked after its certificate had expired, within `expired_grace`.
+    """
 
     member_id: Hex
     serial: Hex
@@ -178,6 +185,7 @@ class CertificateRenewed(Fact, frozen=True, tag="certificate.renewed"):
     renew_at: UnixSeconds
     certificate: DER
     replaces: Hex
+    by_old_key: bool = False
 
 
 class CertificateServed(Fact, frozen=True, tag="certificate.served"):
@@ -277,4 +285,7 @@ AnyFact = (
     | MeshDestroyed
     | AuditBroken
     | ActionRefused
+    | WorkerEnrolled
+    | WorkerBound
+    | WorkerRevoked
 )

@@ -52,6 +52,13 @@ ServedState = Literal["unknown", "served", "installed", "stale", "failed"]
 """
 
 
+DeliveryState = Literal["unknown", "served", "installed", "stale", "failed", "expired", "away"]
+"""How it stands with a host's certificate, as the roster shows it.
+
+`expired` and `away` (no heartbeat lately) go before what the host last said of itself.
+"""
+
+
 class Service(StrEnum):
     """Who talks to the broker; the capability table is keyed by it."""
 
@@ -60,6 +67,8 @@ class Service(StrEnum):
     FAILOVER = "failover"
     GATEWAY = "gateway"
     HEARTBEAT = "heartbeat"
+    NOTIFY = "notify"
+    REMOTE_RENEWAL = "remote-renewal"
     RENEWAL = "renewal"
     ROSTER_SYNC = "roster-sync"
     WATCHDOG = "watchdog"
@@ -69,6 +78,7 @@ __all__ = [
     "DER",
     "CAState",
     "Count",
+    "DeliveryState",
     "Hex",
     "Host",
     "LeaseId",

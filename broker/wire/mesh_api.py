@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from broker.wire.base import Body, Veiled
-from broker.wire.claims import Claim, Gossip, Head
+from broker.wire.claims import Claim, Gossip, Head, SignedMandate
 from broker.wire.ids import (
     DER,
     Count,
@@ -76,6 +76,7 @@ class RekeyBody(Body, frozen=True):
     """POST /v1/renewal/csr: the term the asking primary serves in."""
 
     term: Term
+    mandate: SignedMandate | None = None
 
 
 class InstallBody(Body, frozen=True):
@@ -84,6 +85,15 @@ class InstallBody(Body, frozen=True):
     leaf: DER
     issuing: DER
     term: Term
+    mandate: SignedMandate | None = None
+
+
+class RenewExpiredBody(Body, frozen=True):
+    """POST /v1/renew-expired, at the enrol port."""
+
+    leaf: DER
+    csr: DER
+    signature: Annotated[bytes, Meta(max_length=128)]
 
 
 class HelloBody(Body, frozen=True):

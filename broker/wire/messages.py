@@ -70,7 +70,17 @@ from broker.wire.failover import (
 from broker.wire.ids import Count, RequestId
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Ready, Welcome
 from broker.wire.node import GetNode, GetStatus, ListWorkers, NodeView, StatusView, WorkersView
+from broker.wire.notice import ListNotices, NoticesView, SendTestNotice
 from broker.wire.policy import GetPolicy, PolicyView, SetPolicy
+from broker.wire.remote import (
+    BindWorker,
+    EnrollWorker,
+    ListRemoteWorkers,
+    RemoteWorkersView,
+    RemoteWorkerView,
+    RevokeWorker,
+    WorkerDoor,
+)
 from broker.wire.renewal import (
     ForceRenewal,
     InstallAnswer,
@@ -78,6 +88,7 @@ from broker.wire.renewal import (
     RekeyAnswer,
     RenewalAnswer,
     RenewAsPeer,
+    RenewExpired,
     RenewWithLease,
     ReportInstalled,
     StartInstall,
@@ -260,6 +271,13 @@ AnyRequest = (
     | GetCompliance
     | GetReach
     | InstallCRL
+    | RenewExpired
+    | ListNotices
+    | SendTestNotice
+    | EnrollWorker
+    | RevokeWorker
+    | ListRemoteWorkers
+    | BindWorker
 )
 
 AnyReply = (
@@ -318,6 +336,10 @@ AnyReply = (
     | TokensView
     | ComplianceView
     | CRLInstalled
+    | NoticesView
+    | RemoteWorkerView
+    | RemoteWorkersView
+    | WorkerDoor
 )
 
 AnyEvent = (

@@ -4,6 +4,7 @@ from broker.wire.base import Body, Reply, Request
 from broker.wire.ids import (
     CAState,
     Count,
+    DeliveryState,
     Hex,
     Host,
     Port,
@@ -122,7 +123,12 @@ class ListWorkers(Request, frozen=True, tag="list-workers"):
 
 
 class MemberLine(Body, frozen=True):
-    """One row of the status table; times are wall clock, None when unknown."""
+    """One row of the status table; times are wall clock, None when unknown.
+
+    `delivery` is how it stands with its certificate. `survives_until` is the end of the certificate
+    that it really serves: until then it works without any CA. `served_detail` is why it does not
+    serve the newest one, since `served_at`.
+    """
 
     host: Host
     member_id: Hex
@@ -139,14 +145,36 @@ class MemberLine(Body, frozen=True):
     sans: tuple[Text, ...] = ()
     joined_at: UnixSeconds | None = None
     last_error: Text = ""
+    delivery: DeliveryState = "unknown"
+    survives_until: UnixSeconds | None = None
+    served_detail: Text = ""
+    served_at: UnixSeconds | None = None
+
+
+class OutageView(Body, frozen=True):
+    """How long the mesh lives without any CA, against the policy's budget.
+
+    `weakest` is the active member that ends first, at `survives_until`. `met` false: some member
+    ends inside the budget, `short_members` of them (counted up to 10,000), or nobody has a
+    certificate yet. `planned_s` is what the policy leaves a member that renews on time; below the
+    budget it is met by luck at most. `advice` says what to change, empty when all is well.
+    """
+
+    budget_s: Count
+    planned_s: Count
+    met: bool
+    weakest: Text = ""
+    survives_until: UnixSeconds | None = None
+    short_members: Count = 0
+    advice: Text = ""
 
 
 class StatusView(Reply, frozen=True, tag="status-view"):
     """Mesh and node in one screen.
 
     `members` is the roster on a CA node, only this node elsewhere. `warnings` are full
-    sentences. `survives_until` is the earliest expiry among active members: how long the mesh
-    lives without any CA.
+    sentences. `survives_until` is when the first active member ends: how long the mesh lives
+    without any CA.
     """
 
     node: NodeView
@@ -159,6 +187,7 @@ class StatusView(Reply, frozen=True, tag="status-view"):
     own: MemberLine | None
     now: UnixSeconds
     standbys: tuple[StandbyLine, ...] = ()
+    outage: OutageView | None = None
 
 
 class GetStatus(Request, frozen=True, tag="get-status"):

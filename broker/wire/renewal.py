@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from broker.wire.base import Reply, Request
+from broker.wire.claims import SignedMandate
 from broker.wire.enrollment import Issued
 from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.roster import Peer
@@ -62,11 +63,13 @@ class NoteOwnCertificate(Request, frozen=True, tag="note-own-certificate"):
 class StartRekey(Request, frozen=True, tag="start-rekey"):
     """A key holder asks this member, through its gateway, for a CSR with a fresh key.
 
-    Answered with `RekeyAnswer` when the local renewal worker has made it.
+    Answered with `RekeyAnswer` when the local renewal worker has made it. With a `mandate` the peer
+    is no key holder, but works for one.
     """
 
     peer: Peer
     term: Term
+    mandate: SignedMandate | None = None
 
 
 class RekeyAnswer(Reply, frozen=True, tag="rekey-answer"):
@@ -86,6 +89,20 @@ class StartInstall(Request, frozen=True, tag="start-install"):
     leaf: DER
     issuing: DER
     term: Term
+    mandate: SignedMandate | None = None
+
+
+class RenewExpired(Request, frozen=True, tag="renew-expired"):
+    """A member whose certificate has expired asks at the enrol door, inside `expired_grace`.
+
+    `signature` is by the old key, over `expired_statement` of the mesh, the old leaf and the CSR.
+    Answered with `RenewalAnswer`.
+    """
+
+    leaf: DER
+    csr: DER
+    signature: Annotated[bytes, Meta(max_length=128)]
+    source: Text
 
 
 class InstallAnswer(Reply, frozen=True, tag="install-answer"):

@@ -1,6 +1,6 @@
 """The roster: members, revocation, presence, and the signed bundle that carries it around."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -36,14 +36,22 @@ class Peer(Body, frozen=True):
 
 
 class ListMembers(Request, frozen=True, tag="list-members"):
-    """Ask for members after `after` (host name order)."""
+    """Ask for members behind `after`.
+
+    By `expiry` come active members alone, first whose certificate ends first, and `after` is what
+    the page before gave. `expiring_s` wants those that end within it (negative: any), `state` those
+    whose state or delivery has that name. A page may then be shorter, or empty, and not the last.
+    """
 
     after: Text = ""
     limit: Count = 500
+    order: Literal["host", "expiry"] = "host"
+    expiring_s: Annotated[int, Meta(ge=-1, le=10**15)] = -1
+    state: Text = ""
 
 
 class MembersView(Reply, frozen=True, tag="members-view"):
-    """A page of the roster."""
+    """A page of the roster; `next_after` is empty on the last one."""
 
     members: tuple[MemberLine, ...]
     total: Count

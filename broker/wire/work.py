@@ -5,12 +5,17 @@ is refused where the write happens.
 """
 
 from broker.wire.base import Body, Message, Reply, Request
+from broker.wire.claims import SignedMandate
 from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
+from broker.wire.notice import Notice
 
 
 class RenewMember(Message, frozen=True, tag="renew-member"):
-    """CA sweep: ask `endpoint` for a CSR, have it signed, deliver it, report."""
+    """CA sweep: ask `endpoint` for a CSR, have it signed, deliver it, report.
+
+    `mandate` is what a worker on another machine shows to the member.
+    """
 
     host: Host
     member_id: Hex
@@ -18,19 +23,25 @@ class RenewMember(Message, frozen=True, tag="renew-member"):
     serial: Hex
     not_after: UnixSeconds
     term: Term
+    mandate: SignedMandate | None = None
 
 
 class RenewOwn(Message, frozen=True, tag="renew-own"):
     """This node's own certificate is due.
 
     With `via_broker` the CSR goes to the local broker (this node is the primary), else to
-    `primary` over mTLS.
+    `primary` over mTLS. With `by_old_key` the certificate has expired: mutual TLS is over, and the
+    old key signs for the new one at the enrol doors in `doors`, tried in that order. With `fresh`
+    an operator asked: a certificate that failed to come into service is tried again only if young.
     """
 
     host: Host
     sans: tuple[Text, ...]
     via_broker: bool
     primary: Endpoint | None
+    by_old_key: bool = False
+    doors: tuple[Endpoint, ...] = ()
+    fresh: bool = False
 
 
 class Rekey(Message, frozen=True, tag="rekey"):
@@ -61,7 +72,22 @@ class Approve(Message, frozen=True, tag="approve"):
     mesh: Text = ""
 
 
-WorkItem = RenewMember | RenewOwn | Rekey | Install | Approve
+class RunHooks(Message, frozen=True, tag="run-hooks"):
+    """Something happened to this node: `revoked`, `ca_changed` or `crl_changed`; tell its hooks."""
+
+    host: Host
+    event: Text
+
+
+class SendNotice(Message, frozen=True, tag="send-notice"):
+    """Tell the people of `[notify]`; `waiting` are the targets to send it to now."""
+
+    host: Host
+    notice: Notice
+    waiting: tuple[Text, ...]
+
+
+WorkItem = RenewMember | RenewOwn | Rekey | Install | Approve | RunHooks | SendNotice
 
 
 class Lease(Body, frozen=True):
@@ -73,14 +99,24 @@ class Lease(Body, frozen=True):
 
 
 class LeaseWork(Request, frozen=True, tag="lease-work"):
-    """Ask for one item for my service."""
+    """Ask for one item for my service.
+
+    With `local` false only members of the sweep: the caller has some in flight, and a hook of this
+    node would keep it from them.
+    """
+
+    local: bool = True
 
 
 class WorkAnswer(Reply, frozen=True, tag="work-answer"):
-    """A lease, or None with the time after which asking again makes sense."""
+    """A lease, or None with the time after which asking again makes sense.
+
+    `local_waits`: this node has work of its own; finish what is in flight, then ask for it.
+    """
 
     lease: Lease | None
     next_in_ms: Count
+    local_waits: bool = False
 
 
 class ExtendLease(Request, frozen=True, tag="extend-lease"):
@@ -119,7 +155,24 @@ class Decided(Message, frozen=True, tag="decided"):
     reason: Text
 
 
-WorkResult = Rekeyed | Installed | Failed | Decided
+class HooksRan(Message, frozen=True, tag="hooks-ran"):
+    """Result of `RunHooks`; `detail` names the hooks that failed, empty when none did."""
+
+    detail: Text = ""
+
+
+class Sent(Message, frozen=True, tag="sent"):
+    """Result of `SendNotice`: which targets took it, and why others did not.
+
+    `retry_after_ms` is the pause that a target asked for, 0 when none did.
+    """
+
+    taken: tuple[Text, ...]
+    detail: Text = ""
+    retry_after_ms: Count = 0
+
+
+WorkResult = Rekeyed | Installed | Failed | Decided | HooksRan | Sent
 
 
 class CompleteWork(Request, frozen=True, tag="complete-work"):

@@ -13,6 +13,7 @@ import pytest
 
 from broker.cli.supervisor import Supervisor
 from broker.cli.tree import COMMANDS, root
+from broker.errors import InternalError
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
 from broker.wire.node import WorkersView
@@ -182,6 +183,49 @@ def is_zombie(pid: int) -> bool:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
         return True
+
+
+@pytest.mark.faults
+def test_a_changed_table_is_taken_over_program_by_program(
+    small_node: Paths, certmesh: Certmesh
+) -> None:
+    """What did not change keeps running: a SIGHUP would restart the broker for a second worker."""
+    assert certmesh("up").status == Exit.OK
+    supervisor = Supervisor(small_node)
+    before = {line.name: line.pid for line in supervisor.programs() or ()}
+    changed = PROGRAMS | {"renewal": PROGRAMS["console"]}
+    table(small_node, changed)
+    text = small_node.supervisord.read_text()
+    scaled = "[program:console]\nnumprocs=2\nprocess_name=console-%(process_num)d"
+    small_node.supervisord.write_text(text.replace("[program:console]", scaled))
+    assert supervisor.take_over() == ("console", "renewal")
+
+    def names() -> set[str]:
+        lines = supervisor.programs() or ()
+        return {line.name for line in lines if line.state == "RUNNING"}
+
+    eventually(lambda: names() == {"broker", "console-0", "console-1", "renewal"}, within_s=20)
+    after = {line.name: line.pid for line in supervisor.programs() or ()}
+    assert after["broker"] == before["broker"]
+    table(small_node, PROGRAMS)
+    assert supervisor.take_over() == ("console", "renewal")
+    eventually(lambda: names() == {"broker", "console"}, within_s=20)
+    assert certmesh("down").status == Exit.OK
+
+
+@pytest.mark.faults
+def test_a_table_that_supervisord_refuses_changes_nothing(
+    small_node: Paths, certmesh: Certmesh
+) -> None:
+    """A typing error must not stop a pool that runs."""
+    assert certmesh("up").status == Exit.OK
+    supervisor = Supervisor(small_node)
+    text = small_node.supervisord.read_text()
+    small_node.supervisord.write_text(text.replace("startsecs=1", "startsecs=soon"))
+    with pytest.raises(InternalError):
+        supervisor.take_over()
+    assert {line.state for line in supervisor.programs() or ()} == {"RUNNING"}
+    assert certmesh("down").status == Exit.OK
 
 
 @pytest.mark.faults

@@ -12,14 +12,14 @@ from broker.runtime.paths import Paths
 from broker.wire.node import WorkersView, WorkerView
 from tests.cli.command import Certmesh
 from tests.cli.fake_console import FakeConsole
-from tests.cli.views import DAY_S, NOW, endpoint, leader, member, node, standby, status
+from tests.cli.views import DAY_S, NOW, endpoint, leader, member, node, outage, standby, status
 
 STATUS = ("GET", "/v1/status?limit=500")
 
 SCREEN = """\
 mesh home   CA ok (unlocked, term 3)   primary atlas   enrollment closed
 this node   atlas  primary   certificate valid 29 d, renews in 19 d
-continuity  every member survives a dead CA until 2026-12-12 (19 d)
+continuity  every member survives a dead CA until 2026-12-12 (19 d, budget 7 d: met)
 
 HOST   ROLE     STATE  CERTIFICATE  RENEWS IN  SERVED  LAST SEEN
 atlas  primary  up     29 d left    19 d       yes     now
@@ -41,7 +41,7 @@ POWERS = "caretaker: the other half of the pair may only be cut off"
 SUCCESSION_SCREEN = """\
 mesh home   CA ok (unlocked, term 3)   primary atlas   standby nas (lag 0)   enrollment closed
 this node   atlas  primary   certificate valid 29 d, renews in 19 d
-continuity  every member survives a dead CA until 2026-12-12 (19 d)
+continuity  every member survives a dead CA until 2026-12-12 (19 d, budget 7 d: met)
 
 HOST   ROLE     STATE  CERTIFICATE  RENEWS IN  SERVED  LAST SEEN
 atlas  primary  up     29 d left    19 d       yes     now
@@ -200,9 +200,9 @@ def test_stale_and_revoked_members_are_told_in_words(
 ) -> None:
     """Meaning never rests on colour."""
     rows = (
-        member("pi", served="stale", days=-1),
+        member("pi", served="stale", delivery="stale", days=-1),
         member("old", state="revoked"),
-        member("new", not_after=None, renew_at=None, last_seen_at=None, served="unknown"),
+        member("new", not_after=None, renew_at=None, last_seen_at=None, delivery="unknown"),
     )
     console.answer(*STATUS, status(members=rows, member_count=700))
     out = certmesh("status").out
@@ -337,3 +337,53 @@ def test_survival_is_told_as_a_date(console: FakeConsole, certmesh: Certmesh) ->
     """The one number an owner of a home mesh wants."""
     console.answer(*STATUS, status(survives_until=NOW - DAY_S))
     assert "a member's certificate has expired" in certmesh("status").out
+
+
+def test_the_budget_stands_beside_the_date(console: FakeConsole, certmesh: Certmesh) -> None:
+    """Met, met for now, or not met and by whom; a member does not know the budget."""
+    for changed, said in (
+        ({}, "until 2026-12-12 (19 d, budget 7 d: met)"),
+        ({"planned_s": 3 * DAY_S}, "budget 7 d: met for now, the policy plans 3 d)"),
+        ({"met": False, "short_members": 1}, "budget 7 d: NOT MET by nas)"),
+        ({"met": False, "short_members": 4}, "budget 7 d: NOT MET by 4 members, nas first)"),
+    ):
+        console.answer(*STATUS, status(outage=outage(**changed)))
+        assert said in certmesh("status").out
+    console.answer(*STATUS, status(outage=None))
+    assert "until 2026-12-12 (19 d)\n" in certmesh("status").out
+
+
+def test_every_state_of_a_certificate_is_a_word(console: FakeConsole, certmesh: Certmesh) -> None:
+    """Those that need somebody stand out in capitals, not by colour."""
+    words = {
+        "served": "yes",
+        "installed": "on disk",
+        "stale": "STALE",
+        "failed": "FAILED",
+        "expired": "EXPIRED",
+        "away": "away",
+        "unknown": "-",
+    }
+    rows = tuple(member(f"host-{state}", delivery=state) for state in words)
+    console.answer(*STATUS, status(members=rows))
+    lines = certmesh("status").out.splitlines()
+    for state, word in words.items():
+        (row,) = [line for line in lines if line.startswith(f"host-{state} ")]
+        assert f"  {word}  " in row
+
+
+def test_json_has_the_budget(console: FakeConsole, certmesh: Certmesh) -> None:
+    """For the monitor that watches it."""
+    console.answer(*STATUS, status())
+    body = certmesh("status", "--json").body
+    assert body["outage"] == {
+        "budget_s": 7 * DAY_S,
+        "planned_s": 8 * DAY_S,
+        "met": True,
+        "weakest": "nas",
+        "survives_until": "2026-12-12T13:20:00Z",
+        "short_members": 0,
+        "advice": "",
+    }
+    assert body["members"][0]["delivery"] == "served"
+    assert body["members"][0]["survives_until"] == "2026-12-22T13:20:00Z"

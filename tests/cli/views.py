@@ -3,7 +3,15 @@
 from broker.units import UnixSeconds
 from broker.wire.authority import AuthorityView, SlotView
 from broker.wire.ids import CAState, Role
-from broker.wire.node import Endpoint, MemberLine, Membership, MeshView, NodeView, StatusView
+from broker.wire.node import (
+    Endpoint,
+    MemberLine,
+    Membership,
+    MeshView,
+    NodeView,
+    OutageView,
+    StatusView,
+)
 from broker.wire.standby import ReviewLine, StandbyLine, StandbysView
 
 NOW = UnixSeconds(1_795_440_000)
@@ -52,6 +60,8 @@ def member(host: str, *, days: int = 29, **changed: object) -> MemberLine:
         "served_serial": "4c11e0aa",
         "last_seen_at": UnixSeconds(NOW - 4),
         "address": "127.0.0.1",
+        "delivery": "served",
+        "survives_until": UnixSeconds(NOW + days * DAY_S),
     }
     return MemberLine(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
 
@@ -98,8 +108,21 @@ def status(**changed: object) -> StatusView:
         "survives_until": UnixSeconds(NOW + 19 * DAY_S),
         "own": atlas,
         "now": NOW,
+        "outage": outage(),
     }
     return StatusView(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
+
+
+def outage(**changed: object) -> OutageView:
+    """Return a budget that is met."""
+    fields: dict[str, object] = {
+        "budget_s": 7 * DAY_S,
+        "planned_s": 8 * DAY_S,
+        "met": True,
+        "weakest": "nas",
+        "survives_until": UnixSeconds(NOW + 19 * DAY_S),
+    }
+    return OutageView(**(fields | changed))  # type: ignore[arg-type]  # a sample with changes
 
 
 def authority(state: CAState = "unlocked") -> AuthorityView:

@@ -8,10 +8,17 @@ import pytest
 
 from broker.core.compliance import BACKUP_AGE_S_MAX, DAY_S, Checkup, judge
 from broker.units import UnixSeconds
+from broker.wire.node import OutageView
 from broker.wire.policy import Policy
 
 NOW = UnixSeconds(1_000 * DAY_S)
 POLICY = Policy(names=("*.internal",))
+OUTAGE = OutageView(
+    7 * DAY_S, 8 * DAY_S, met=True, weakest="pi", survives_until=UnixSeconds(NOW + 19 * DAY_S)
+)
+SHORT = msgspec.structs.replace(
+    OUTAGE, met=False, survives_until=UnixSeconds(NOW + DAY_S), advice="start pi"
+)
 WELL = Checkup(
     policy=POLICY,
     enrollment_open=True,
@@ -23,7 +30,7 @@ WELL = Checkup(
     standbys=("nas",),
     ready=("nas",),
     last_backup_at=UnixSeconds(NOW - 3600),
-    survives_until=UnixSeconds(NOW + 19 * DAY_S),
+    outage=OUTAGE,
     expired=(),
     outside=(),
     clock_off_s=0,
@@ -67,7 +74,7 @@ def policy(**changed: Any) -> Policy:
         ({"ready": ()}, "standby"),
         ({"last_backup_at": None}, "backup"),
         ({"last_backup_at": UnixSeconds(NOW - BACKUP_AGE_S_MAX - 1)}, "backup"),
-        ({"survives_until": UnixSeconds(NOW + 7 * DAY_S - 1)}, "outage-budget"),
+        ({"outage": SHORT}, "outage-budget"),
         ({"expired": ("pi",)}, "certificates"),
         ({"outside": ("pi",)}, "policy"),
         ({"first_bad": 7}, "audit"),
@@ -90,7 +97,6 @@ def test_each_rule_fails_by_itself(changed: dict[str, Any], rule: str) -> None:
         {"enrollment_open": False},
         {"unattended": (), "slots": ("passphrase",)},
         {"last_backup_at": UnixSeconds(NOW - BACKUP_AGE_S_MAX)},
-        {"survives_until": UnixSeconds(NOW + 7 * DAY_S)},
         {"clock_off_s": 60},
     ],
 )
@@ -105,6 +111,14 @@ def test_what_cannot_be_judged_here_is_a_warning_and_no_pass() -> None:
     """A standby does not hear what members remember."""
     assert states(witnesses=0, is_primary=False) == {"witnesses": "warn"}
     assert states(locked=True) == {"unlocked": "warn"}
+
+
+def test_an_outage_budget_that_is_met_by_luck_is_a_warning_that_says_what_to_set() -> None:
+    """All members are fresh today; in a fortnight the same policy breaks the promise."""
+    lucky = msgspec.structs.replace(OUTAGE, planned_s=3 * DAY_S, advice="certmesh ca policy set")
+    assert states(outage=lucky) == {"outage-budget": "warn"}
+    empty = OutageView(7 * DAY_S, 8 * DAY_S, met=False)
+    assert states(outage=empty) == {"outage-budget": "warn"}
 
 
 def test_a_long_list_of_hosts_is_shortened() -> None:

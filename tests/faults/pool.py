@@ -19,6 +19,7 @@ SETTINGS = (
     'heartbeat.interval="500ms"',
     'failover.tick="1s"',
     'renewal.check_every="5s"',
+    'renewal.attempt_every="1s"',
     "ca.kdf_memory=8388608",
     "ca.kdf_passes=1",
 )
@@ -32,13 +33,13 @@ class Pool:
     passphrase: str = ""
 
     @classmethod
-    def create(cls, port: int) -> "Pool":
-        """Create a mesh in a short temporary home on 127.0.0.1 and start its processes."""
+    def create(cls, port: int, *more: str) -> "Pool":
+        """Create a mesh in a short temporary home on 127.0.0.1, with `more` settings."""
         home = Path(tempfile.mkdtemp(prefix="cmf-", dir="/tmp"))
         pool = cls(home)
         words = ["init", "pool", "--node-name", "atlas", "--listen", "127.0.0.1"]
         words += ["--enroll-port", str(port), "--mesh-port", str(port + 1)]
-        for setting in SETTINGS:
+        for setting in (*SETTINGS, *more):
             words += ["--setting", setting]
         return cls(home, pool.certmesh(*words)["passphrase"])
 

@@ -27,6 +27,7 @@ SETTINGS = (
     'failover.grace="4s"',
     'failover.stagger="1s"',
     'renewal.check_every="2s"',
+    'renewal.attempt_every="1s"',
     'sync.every="2s"',
     'backup.every="0s"',
     "ca.kdf_memory=8388608",

@@ -31,6 +31,7 @@ TIMERS: Mapping[str, object] = {
     "heartbeat.interval": "500ms",
     "sync.every": "5s",
     "renewal.check_every": "5s",
+    "renewal.attempt_every": "1s",
     "broker.worker_dead_after": "5s",
     "ca.kdf_memory": 8_388_608,
     "ca.kdf_passes": 1,

@@ -52,7 +52,7 @@ def test_an_empty_ledger_starts_at_term_one_and_row_zero(home: Path) -> None:
     ledger = opened(home)
     assert (ledger.term, ledger.head.sequence, ledger.head.hash) == (1, 0, "00" * 32)
     assert (ledger.mesh(), ledger.member_count(), ledger.bundle_sequence()) == (None, 0, 0)
-    assert (ledger.next_renew_at(), ledger.earliest_expiry()) == (None, None)
+    assert (ledger.next_renew_at(), ledger.weakest()) == (None, None)
     assert ledger.verify_chain() == (0, "00" * 32, None, "")
     ledger.close()
 

@@ -201,7 +201,6 @@ def test_due_members_come_most_overdue_first_and_only_once_they_are_due(home: Pa
     write(ledger, renewed("a3", "13", "03", NOW + DAY_S))
     assert [member.host for member, _ in ledger.due(due, 9)] == ["web1", "mail", "db"]
     assert ledger.next_renew_at() == due - 2
-    assert ledger.earliest_expiry() == NOW + 30 * DAY_S - 2
     write(ledger, revoked("a2"))
     assert [certificate.serial for _, certificate in ledger.due(due, 9)] == ["01", "00"]
     ledger.close()
@@ -216,7 +215,7 @@ def test_what_the_sweep_asks_walks_a_partial_index(home: Path, statement: str) -
     partial = {name for _, name, _, _, is_partial in indexes if is_partial}
     assert any(f" INDEX {name} " in f"{plan} ".replace("\n", " \n") for name in partial)
     assert "SCAN m\n" not in f"{plan}\n"
-    if "renew_at" in statement or "not_after)" in statement:
+    if "renew_at" in statement:
         assert "TEMP B-TREE" not in plan
     ledger.close()
 

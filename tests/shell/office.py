@@ -41,6 +41,7 @@ def office_settings(**sections: Any) -> Settings:
         "listen": {"enroll": "127.0.0.1:7642", "mesh": "127.0.0.1:7643"},
         "ca": {"kdf_memory": 8_388_608, "kdf_passes": 1},
         "backup": {"every": "0s"},
+        "renewal": {"attempt_every": "0s"},
     }
     for name, values in sections.items():
         raw[name] = {**raw.get(name, {}), **values}

@@ -14,7 +14,7 @@ from broker.shell.create import create_mesh
 from broker.shell.throwaway import throwaway
 from broker.shell.vault import load_vault, read_credential
 from broker.units import UnixSeconds
-from broker.wire.facts import AnyFact, CertificateIssued, MemberJoined
+from broker.wire.facts import AnyFact, CertificateIssued, CertificateServed, MemberJoined
 from broker.wire.ids import Role
 from broker.wire.node import Endpoint
 from tests.creation import wished
@@ -75,8 +75,8 @@ class DrillMesh:
         )
         self.certify(host)
 
-    def certify(self, host: str, lifetime_s: int = 60) -> None:
-        """Write a certificate of a member; only its journal row says how long it lives."""
+    def certify(self, host: str, lifetime_s: int = 60) -> CertificateServed:
+        """Write a certificate, whose row alone says how long it lives; return its report."""
         with_row = self.open()
         try:
             member, mesh = with_row.member_by_host(host), with_row.mesh()
@@ -87,11 +87,12 @@ class DrillMesh:
         made = throwaway(self.issuer(), mesh, member, wall_s())
         fields = {name: getattr(made, name) for name in CertificateIssued.__struct_fields__}
         self.write(CertificateIssued(**{**fields, "not_after": UnixSeconds(wall_s() + lifetime_s)}))
+        return CertificateServed(member.member_id, made.serial, "installed", "")
 
     def extend_lifetimes(self) -> None:
         """Renew everybody's certificate on paper, for 29 days; atlas gets its first."""
         for host in ("atlas", "nas", "pi"):
-            self.certify(host, lifetime_s=29 * 86_400 + 600)
+            self.write(self.certify(host, lifetime_s=29 * 86_400 + 600))
 
     def issuer(self) -> Issuer:
         """Return the open CA."""

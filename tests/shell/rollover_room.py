@@ -26,7 +26,15 @@ from broker.wire.rollover import (
     StartRollover,
 )
 from broker.wire.roster import BundleAnswer, BundleInstalled, GetBundle, InstallBundle, Peer
-from broker.wire.work import CompleteWork, Installed, LeaseWork, RenewOwn, WorkAnswer
+from broker.wire.work import (
+    CompleteWork,
+    HooksRan,
+    Installed,
+    LeaseWork,
+    RenewOwn,
+    RunHooks,
+    WorkAnswer,
+)
 from tests.shell.mesh_room import Node, PushedClock, Room
 from tests.shell.office import PASSPHRASE, make_csr
 from tests.support import eventually
@@ -53,14 +61,15 @@ class RolloverRoom(Room):
     """
 
     idle: set[str]
+    told: list[tuple[str, str]]
     request_id: bytes
 
     @classmethod
     def begin(cls, home: Path, clock: PushedClock, *hosts: str) -> "RolloverRoom":
         """Open a mesh of these hosts besides atlas."""
-        room = cls.open(home, clock, *hosts)
+        room = cls.open(home, clock, *hosts, renewal={"attempt_every": "10s"})
         assert isinstance(room, RolloverRoom)
-        room.idle = set()
+        room.idle, room.told = set(), []
         for node in room.nodes.values():
             room.say(node, (room.pin,))
         clock.push(2_000)
@@ -112,6 +121,9 @@ class RolloverRoom(Room):
         """Play the renewal worker: a certificate of its own, when the broker leases that."""
         identity = node.office.introduce(Service.RENEWAL, "renewal-1")
         lease = node.office.send(identity, LeaseWork(), WorkAnswer).lease
+        if lease is not None and isinstance(lease.item, RunHooks):
+            self.told.append((node.host, lease.item.event))
+            node.office.send(identity, CompleteWork(lease.lease_id, HooksRan()), Ack)
         if lease is None or not isinstance(lease.item, RenewOwn):
             return False
         csr = make_csr(node.host)

@@ -28,9 +28,8 @@ from broker.wire.enrollment import (
 )
 from broker.wire.facts import RenewalFailed, TOTPStepUsed
 from broker.wire.ids import Service
-from broker.wire.messages import Answer, Call
-from broker.wire.node import GetNode, GetStatus, NodeView, StatusView
-from broker.wire.renewal import ReportInstalled
+from broker.wire.messages import Call
+from broker.wire.node import GetNode, GetStatus, NodeView
 from broker.wire.roster import GetBundle, Peer, RecordHeartbeat, RevokeMember
 from broker.wire.work import (
     CompleteWork,
@@ -47,7 +46,6 @@ from tests.shell.office import (
     issued_of,
     join_request,
     make_csr,
-    peer_of,
 )
 from tests.support import eventually
 
@@ -265,29 +263,6 @@ def test_a_member_behind_many_that_back_off_is_found_at_once(home: Path) -> None
         return len(hosts) == 4
 
     eventually(lease, within_s=5)
-
-
-def test_a_good_report_ends_an_old_error(home: Path) -> None:
-    """A lost answer must not be a warning until the next renewal."""
-    office = Office.create(home, policy={"leaf_lifetime": "1h", "renew_at": 0.00001})
-    issued = enroll(office, "nas")
-    peer = peer_of(issued, "nas")
-    served = ReportInstalled(issued.serial, "installed", "", peer)
-    office.ask(Service.GATEWAY, served, Ack)
-    worker = office.introduce(Service.RENEWAL)
-    granted = office.send(worker, LeaseWork(), WorkAnswer).lease
-    assert granted is not None
-    office.send(worker, CompleteWork(granted.lease_id, Failed("x" * 1024)), Ack)
-    status = office.ask(Service.CONSOLE, GetStatus(), StatusView)
-    assert [text for text in status.warnings if text.startswith("renewing nas fails")]
-    assert decode_answer(encode(Answer(bytes(16), status))).reply == status
-
-    def mended() -> bool:
-        office.ask(Service.GATEWAY, served, Ack)
-        row = office.ledger.member_by_host("nas")
-        return row is not None and row.last_error == ""
-
-    eventually(mended, within_s=5)
 
 
 def test_lock_is_the_last_word_of_a_drain(home: Path) -> None:

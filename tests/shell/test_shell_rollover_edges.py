@@ -386,6 +386,6 @@ def test_a_sleeper_gets_the_last_words_also_when_nobody_asked_since_the_switch(
         new = room.start().next_pin
         room.run(30_000, until=lambda: room.status().trusting == 1)
         room.finish()
-        room.run(5_000, until=lambda: root_of(room["atlas"]) == new)
+        room.run(15_000, until=lambda: root_of(room["atlas"]) == new)
         room.back(room["pi"])
         over(room)

@@ -53,7 +53,7 @@ def _fixed(kind: inspect.Type, name: str) -> Any:
 
 
 def _fixed_text(kind: Any, name: str) -> str:
-    return "c0ffee" if kind.pattern else name
+    return "c0ffee".ljust(kind.min_length or 0, "0") if kind.pattern else name
 
 
 def _fixed_union(kind: Any, name: str) -> Any:
@@ -85,8 +85,9 @@ def _drawn(kind: inspect.Type) -> st.SearchStrategy[Any]:
 
 def _drawn_text(kind: Any) -> st.SearchStrategy[str]:
     alphabet = "0123456789abcdef" if kind.pattern else st.characters(exclude_categories=["Cs"])
-    longest = min(kind.max_length or 32, 32)
-    return st.text(alphabet, min_size=kind.min_length or 0, max_size=longest)
+    shortest = kind.min_length or 0
+    longest = max(shortest, min(kind.max_length or 32, 32))
+    return st.text(alphabet, min_size=shortest, max_size=longest)
 
 
 def _drawn_bytes(kind: Any) -> st.SearchStrategy[bytes]:

@@ -1,6 +1,7 @@
 """A process that installs one certificate and kills itself at the Nth durable step.
 
 `python certstore_victim.py DIRECTORY STEP`: reads leaf, issuing and root as hex lines on stdin.
+With a VERSION as third argument it makes that version live again instead.
 """
 
 import os
@@ -27,10 +28,14 @@ class Victim:
 
 
 def main() -> None:
-    """Install what stdin says."""
-    leaf, issuing, root = (bytes.fromhex(line) for line in sys.stdin.read().split())
+    """Install what stdin says, or bring a version forward."""
     victim = Victim(int(sys.argv[2]))
-    CertificateStore(Path(sys.argv[1]), "nas", step=victim.step).install(leaf, issuing, root)
+    store = CertificateStore(Path(sys.argv[1]), "nas", step=victim.step)
+    if len(sys.argv) > 3:
+        store.bring_forward(sys.argv[3])
+        return
+    leaf, issuing, root = (bytes.fromhex(line) for line in sys.stdin.read().split())
+    store.install(leaf, issuing, root)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ from tests.workers.loop_desk import logged, run_module
 from tests.workers.small_ca import SmallCA, pem
 from workers.approval.dialogue import SIGNATURE_HEADER, TIMESTAMP_HEADER
 from workers.approval.loop import ApprovalLoop
-from workers.approval.post import public_context
-from workers.approval.webhook import Receiver, WebhookDecider, read_secret_file, receiver_of
+from workers.approval.webhook import Receiver, WebhookDecider, receiver_of
+from workers.secretfile import read_secret_file
+from workers.webcall import public_context
 
 SECRET = b"5f2c9f2e41f14b8c93d15a5ce6d14a02"
 DEFERRED = Decided(approve=None, operator="", reason="")
@@ -374,11 +375,11 @@ def test_a_secret_that_others_may_read_is_refused(home: Path, mode: int) -> None
     path.write_bytes(SECRET + b"\n")
     path.chmod(mode)
     with pytest.raises(SettingsError, match="open to other users") as refusal:
-        read_secret_file(path)
+        read_secret_file(path, "approval.webhook_secret_file")
     assert SECRET.decode() not in refusal.value.detail
 
     path.chmod(0o600)
-    assert read_secret_file(path) == SECRET
+    assert read_secret_file(path, "approval.webhook_secret_file") == SECRET
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -389,7 +390,7 @@ def test_a_secret_of_another_user_is_refused(home: Path) -> None:
     path.chmod(0o600)
     os.chown(path, 4711, 4711)
     with pytest.raises(SettingsError, match="belongs to one"):
-        read_secret_file(path)
+        read_secret_file(path, "approval.webhook_secret_file")
 
 
 def test_a_missing_or_short_secret_is_refused(home: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from broker.cli.aside import PRIVATE
 from broker.errors import (
     CSRRejectedError,
     MalformedMessageError,
@@ -68,12 +69,22 @@ def test_the_files_are_the_ones_consumers_expect(store: CertificateStore, ca: Sm
     install(store, ca)
     parts = {
         name: (store.live_link / f"{name}.pem").read_text()
-        for name in ("cert", "key", "chain", "fullchain", "combined")
+        for name in ("cert", "key", "privkey", "chain", "fullchain", "combined")
     }
     assert parts["chain"].endswith(ca.root_pem)
     assert parts["fullchain"].startswith(parts["cert"])
     assert parts["combined"] == parts["key"] + parts["fullchain"]
+    assert parts["privkey"] == parts["key"]
     assert parts["fullchain"].count("BEGIN") == 2
+
+
+def test_whoever_leaves_the_mesh_removes_every_file_with_a_key(
+    store: CertificateStore, ca: SmallCA
+) -> None:
+    """A new form of the files must not survive in what `leave` sets aside."""
+    install(store, ca)
+    files = store.live_link.resolve().iterdir()
+    assert {file.name for file in files if b"PRIVATE KEY" in file.read_bytes()} == PRIVATE
 
 
 def test_nothing_in_the_store_is_open_to_others(store: CertificateStore, ca: SmallCA) -> None:
@@ -276,7 +287,7 @@ def test_a_live_link_to_a_torn_pair_counts_as_no_certificate(
 
 @pytest.mark.faults
 @pytest.mark.parametrize("renewal", [False, True], ids=["first", "renewal"])
-def test_files_are_never_a_torn_pair_whatever_step_the_process_is_killed_at(
+def test_defect_18_files_are_never_a_torn_pair_whatever_step_the_process_is_killed_at(
     tmp_path: Path, ca: SmallCA, *, renewal: bool
 ) -> None:
     """Reference defect 18: four plain writes, torn pairs, a readable key in between."""
@@ -291,7 +302,7 @@ def test_files_are_never_a_torn_pair_whatever_step_the_process_is_killed_at(
             break
         deaths.append(name)
     assert {"version named", "live staged", "live swapped", "pending removed"} <= set(deaths)
-    assert len(deaths) == (11 if renewal else 9)
+    assert len(deaths) == (12 if renewal else 10)
 
 
 def die_while_installing(store: CertificateStore, ders: tuple[bytes, ...], deadly: int) -> str:

@@ -213,12 +213,23 @@ def test_parameters_reach_the_broker(flat: Flat) -> None:
     )
     with visit_unix(flat.paths.api_socket) as visitor:
         assert visitor.ask("GET", "/v1/members?after=nas&limit=2").json["total"] == 0
+        wish = "/v1/members?order=expiry&expiring_s=60&state=stale&limit=2"
+        assert visitor.ask("GET", wish).status == 200
+        for wrong in (
+            "order=serial",
+            "expiring_s=-1",
+            "expiring_s=1e9",
+            "expiring_s=9999999999999999",
+        ):
+            assert visitor.ask("GET", f"/v1/members?{wrong}").status == 400
         assert visitor.ask("DELETE", "/v1/invites/beef").status == 200
         assert visitor.ask("PUT", "/v1/enrollment", {"open": True}).json["open"] is True
         body = {"reason": "lost", "dry_run": True}
         assert visitor.ask("POST", "/v1/members/nas.home.arpa/revoke", body).status == 200
         assert visitor.ask("PUT", "/v1/enrollment", {"open": "yes"}).status == 400
-    assert flat.broker.seen(ListMembers)[0] == ListMembers(after="nas", limit=2)
+    plain, wished = flat.broker.seen(ListMembers)
+    assert plain == ListMembers(after="nas", limit=2)
+    assert wished == ListMembers(limit=2, order="expiry", expiring_s=60, state="stale")
     assert flat.broker.seen(RevokeInvite)[0].invite_id == "beef"
     revoked = flat.broker.seen(RevokeMember)[0]
     assert (revoked.host, revoked.reason, revoked.dry_run) == ("nas.home.arpa", "lost", True)

@@ -339,8 +339,11 @@ PUBLIC = {
     ("openapi-enroll.json", "GET", "/v1/handover"),
 }
 """What a stranger may read: that the node lives, and what is public by its nature."""
-WITH_BODY_CREDENTIAL = {("openapi-enroll.json", "POST", "/v1/join")}
-"""Its credential is in the body: the broker refuses it."""
+WITH_BODY_CREDENTIAL = {
+    ("openapi-enroll.json", "POST", "/v1/join"),
+    ("openapi-enroll.json", "POST", "/v1/renew-expired"),
+}
+"""Their credential is in the body: the broker refuses it."""
 
 
 def guarded() -> list[tuple[str, Route]]:

@@ -54,7 +54,7 @@ def is_alive(pid: int) -> bool:
     return state not in {"Z", "X"}
 
 
-def test_a_hook_gets_its_arguments_as_they_are_and_no_shell(tmp_path: Path) -> None:
+def test_defect_14_a_hook_gets_its_arguments_as_they_are_and_no_shell(tmp_path: Path) -> None:
     """Reference defect 14: hooks were shell text, and the documented form was refused."""
     ended = run("/bin/echo", "$HOME; rm -rf /", "`id`")
     assert (ended.exit, ended.output) == (0, "$HOME; rm -rf / `id`\n")
@@ -79,7 +79,7 @@ def test_both_streams_and_the_exit_status_are_kept(tmp_path: Path) -> None:
     assert "err" in ended.output
 
 
-def test_a_hook_that_times_out_dies_with_all_its_children(tmp_path: Path) -> None:
+def test_defect_15_a_hook_that_times_out_dies_with_all_its_children(tmp_path: Path) -> None:
     """Reference defect 15: hooks had no timeout and ran under the core's locks."""
     pids = tmp_path / "pids"
     script = program(
@@ -122,6 +122,7 @@ def test_a_hook_that_starts_a_daemon_does_not_hold_the_worker(tmp_path: Path) ->
     daemon = int(pid_file.read_text())
     assert is_alive(daemon)
     os.kill(daemon, signal.SIGKILL)
+    os.waitpid(daemon, 0)  # it is a child of ours by now
     assert (ended.exit, ended.output) == (0, "started\n")
     assert boottime_ms() - began_ms < 3000
 

@@ -18,6 +18,7 @@ LOOPS = frozenset({"asyncio", "zeroconf", "aiohttp", "zmq.asyncio"})
         ("approval", HTTP | TLS | LOOPS),
         ("heartbeat", HTTP | TLS | LOOPS),
         ("roster_sync", HTTP | TLS | LOOPS),
+        ("notify", HTTP | TLS | LOOPS),
         ("failover", HTTP | LOOPS | TLS - {"_hashlib"}),
         ("watchdog", HTTP | TLS | LOOPS),
         ("renewal", LOOPS | {"requests", "urllib3", "charset_normalizer"}),

@@ -1,11 +1,7 @@
 """From a signed certificate to one that is served, or back to the one before."""
 
-import contextlib
 import json
-import socket
-import ssl
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -21,9 +17,9 @@ from workers.certstore import CertificateStore
 from workers.renewal.delivery import Delivery
 from workers.renewal.hook import PlainPause
 from workers.renewal.hookset import HookSet
-from workers.renewal.probe import Prober, served_serial
+from workers.renewal.probe import Prober, Seen
 
-Look = Callable[[str, str], str]
+Look = Callable[[str, str], Seen]
 APP = "tcp://127.0.0.1:18743"
 
 
@@ -238,7 +234,7 @@ def test_a_port_that_serves_the_new_certificate_makes_it_served(
 ) -> None:
     """The closed loop: seen from outside, not assumed."""
     answers: list[str] = []
-    found = delivery(paths, settings, lambda _target, _name: answers.pop(0))
+    found = delivery(paths, settings, lambda _target, _name: Seen(answers.pop(0)))
     leaf = ca.sign(found.store.prepare(), "nas")
     serial = format(x509.load_der_x509_certificate(leaf).serial_number, "x")
     answers += ["", "0abc", serial]
@@ -252,7 +248,7 @@ def test_a_port_that_goes_on_serving_the_old_certificate_rolls_back(
 ) -> None:
     """The reload did nothing: files and service would disagree."""
     first = install(delivery(paths, settings), ca)
-    found = delivery(paths, settings, lambda _target, _name: first.serial)
+    found = delivery(paths, settings, lambda _target, _name: Seen(first.serial))
     result = install(found, ca)
     assert result.state == "failed"
     assert f"still serves {first.serial[:16]}" in result.detail
@@ -264,7 +260,7 @@ def test_a_stale_port_is_reported_as_stale_until_it_comes_round(
 ) -> None:
     """Without rollback the new files stay; the operator reloads by hand; the report follows."""
     served = ["old"]
-    found = delivery(paths, settings, lambda _target, _name: served[0], rollback=False)
+    found = delivery(paths, settings, lambda _target, _name: Seen(served[0]), rollback=False)
     result = install(found, ca)
     assert (result.state, found.report().state) == ("stale", "stale")
     found.look_again()
@@ -304,41 +300,3 @@ def test_without_a_certificate_the_report_says_so(paths: Paths, settings: Settin
     """The broker then knows that one is due."""
     report = delivery(paths, settings).report()
     assert (report.present, report.serial, report.state) == (False, "", "unknown")
-
-
-@contextlib.contextmanager
-def tls_port(ca: SmallCA, directory: Path) -> Iterator[tuple[str, str]]:
-    """Serve one certificate on a port; yield the target and the serial."""
-    fullchain, key = ca.pair("app")
-    (directory / "c.pem").write_bytes(fullchain)
-    (directory / "k.pem").write_bytes(key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(directory / "c.pem", directory / "k.pem")
-    serial = format(x509.load_pem_x509_certificate(fullchain).serial_number, "x")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            with contextlib.suppress(OSError):
-                connection, _ = listener.accept()
-                with context.wrap_socket(connection, server_side=True) as secured:
-                    secured.recv(1)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}", serial
-        thread.join(5)
-
-
-def test_a_probe_reads_the_serial_that_a_real_port_serves(ca: SmallCA, tmp_path: Path) -> None:
-    """Whatever the port's chain is: only the serial matters here."""
-    with tls_port(ca, tmp_path) as (target, serial):
-        assert served_serial(target, "app.test.internal") == serial
-
-
-@pytest.mark.parametrize(
-    "target",
-    ["tcp://127.0.0.1:1", "udp://127.0.0.1:1", "127.0.0.1:443", "tcp://[::1", "tcp://h:99999"],
-)
-def test_a_probe_of_nothing_finds_nothing(target: str) -> None:
-    """A typing error in the settings must not end the worker."""
-    assert served_serial(target, "app.test.internal") == ""

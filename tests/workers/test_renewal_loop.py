@@ -193,7 +193,7 @@ def member(ca: SmallCA, tmp_path: Path) -> Iterator[tuple[FakeNode, CertificateS
         yield node, disk
 
 
-def test_a_renewed_certificate_reaches_the_members_disk(
+def test_defect_13_a_renewed_certificate_reaches_the_members_disk(
     paths: Paths,
     ca: SmallCA,
     store: CertificateStore,
@@ -242,7 +242,7 @@ def test_the_members_key_never_crosses_the_wire(
     assert not list(paths.certificates.glob("pi"))
 
 
-def test_the_hooks_of_a_member_do_not_run_on_the_ca(
+def test_defect_14_the_hooks_of_a_member_do_not_run_on_the_ca(
     paths: Paths,
     ca: SmallCA,
     store: CertificateStore,
@@ -338,7 +338,7 @@ def keys() -> tuple[bytes, bytes]:
     return make_key_and_csr("pi")
 
 
-def test_the_primary_renews_its_own_certificate_at_its_own_broker(
+def test_defect_17_the_primary_renews_its_own_certificate_at_its_own_broker(
     paths: Paths, ca: SmallCA, store: CertificateStore
 ) -> None:
     """Reference defect 17: the CA's own certificate never renewed."""

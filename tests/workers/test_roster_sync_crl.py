@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.errors import BundleRejectedError
+from broker.errors import BundleRejectedError, RevokedError
 from broker.runtime.events import EventName
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
@@ -18,13 +18,14 @@ from broker.wire.enrollment import CRLInstalled, GetTrust, InstallCRL, TrustAnsw
 from broker.wire.ids import Service
 from broker.wire.node import GetNode, Membership
 from tests.stub_broker import StubBroker
-from tests.workers.fake_node import FakeNode
+from tests.workers.fake_node import FakeNode, Visit
 from tests.workers.loop_desk import desk_at, endpoint, enrol, logged, node_in_mesh, peer_session
 from tests.workers.small_ca import SmallCA, pem
 from workers.pem import crl_pem
 from workers.process import Desk
+from workers.roster_sync.bundle import BundleErrand
 from workers.roster_sync.crl import ListErrand, is_old
-from workers.roster_sync.trips import Trips
+from workers.roster_sync.trips import TripError, Trips
 
 LISTS = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
 PATH = ("GET", "/v1/crl.pem")
@@ -209,3 +210,28 @@ def test_a_directory_that_cannot_be_written_stops_no_other_errand(
     errand.run(desk)
     (line,) = logged(caplog, EventName.ROSTER_REJECTED)
     assert "cannot be written" in line["reason"]
+
+
+def test_a_node_that_is_called_revoked_fetches_the_signed_list_at_once(
+    desk: Desk, broker: StubBroker, ca: SmallCA
+) -> None:
+    """The word of one node proves nothing; the list does, and the broker reads it there."""
+    trips = Trips(peer_session)
+    errand = ListErrand(trips, wall=lambda: NOW)
+    errand.run(desk)
+    before = len(broker.seen(InstallCRL))
+
+    def refuse(_: Visit) -> None:
+        raise RevokedError("node-b was revoked")
+
+    with (
+        FakeNode(ca, {("GET", "/v1/bundle"): refuse}, host="node-a", mutual=True) as door,
+        pytest.raises(TripError),
+    ):
+        BundleErrand(trips).fetch_from(desk, node_in_mesh(), door.endpoint())
+    assert trips.called_revoked
+    errand = ListErrand(trips, wall=lambda: NOW)
+    errand._fetched = (desk.node().bundle_term, desk.node().bundle_sequence)
+    errand.run(desk)
+    assert len(broker.seen(InstallCRL)) == before + 1
+    assert not trips.called_revoked

@@ -25,7 +25,6 @@ from workers.approval.logic import approved, deferred, denied, printable
 TIMESTAMP_HEADER = "X-Certmesh-Timestamp"
 SIGNATURE_HEADER = "X-Certmesh-Signature"
 SCHEME = "v1="
-ANSWER_BYTES_MAX = 65_536
 ACCEPTED = 202
 """The question was taken; a person answers later, by `certmesh approval` or the API."""
 OK = 200

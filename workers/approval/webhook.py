@@ -5,10 +5,8 @@ dead server to a damaged answer, leaves the request in the queue for `certmesh a
 neither approved nor denied. The lease is kept, and a stop noticed, while the other side thinks.
 """
 
-import os
 import secrets
 import ssl
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,14 +19,14 @@ from broker.wire.work import Approve, Decided
 from workers.approval.decider import Vigil
 from workers.approval.dialogue import TryAgainError, hear_answer, put_question
 from workers.approval.logic import deferred
-from workers.approval.post import Post, public_context
+from workers.approval.post import Post, signature_of
+from workers.secretfile import read_secret_file
+from workers.webcall import public_context
 
 NONCE_BYTES = 16
-SECRET_BYTES_MIN = 16
-SECRET_BYTES_MAX = 4096
+SECRET_NAMED_BY = "approval.webhook_secret_file"  # noqa: S105 (a setting, no secret)
 BACKOFF_MS_MIN = 500
 BACKOFF_MS_MAX = 30_000
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,41 +58,12 @@ def receiver_of(settings: ApprovalSettings, home: Path) -> Receiver:
         ) from None
     return Receiver(
         url=settings.webhook,
-        secret=read_secret_file(home / settings.webhook_secret_file),
+        secret=read_secret_file(home / settings.webhook_secret_file, SECRET_NAMED_BY),
         context=context,
         timeout_ms=settings.webhook_timeout.ms,
         retries=settings.webhook_retries,
         total_ms=settings.timeout.ms,
     )
-
-
-def read_secret_file(path: Path) -> bytes:
-    """Return the secret in a file that nobody else may read, without the newline at its end.
-
-    Raises:
-        SettingsError: Missing, of another owner, open to others, too short or too long.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            secret = file.read(SECRET_BYTES_MAX + 1).rstrip(b"\r\n")
-    except OSError as error:
-        raise SettingsError(
-            f"approval.webhook_secret_file: cannot read {path}: {error.strerror}",
-            hint=f"umask 077; openssl rand -hex 32 > {path}",
-        ) from None
-    if found.st_mode & OTHERS or found.st_uid not in {0, os.geteuid()}:
-        raise SettingsError(
-            f"approval.webhook_secret_file: {path} is open to other users or belongs to one",
-            hint=f"chown and chmod 600 {path}, and draw a new secret",
-        )
-    if not SECRET_BYTES_MIN <= len(secret) <= SECRET_BYTES_MAX:
-        raise SettingsError(
-            f"approval.webhook_secret_file: {path} has {len(secret)} bytes",
-            hint=f"use {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}, such as openssl rand -hex 32",
-        )
-    return secret
 
 
 class WebhookDecider:
@@ -148,7 +117,7 @@ class WebhookDecider:
                 if left_ms <= 0:
                     raise TryAgainError("no answer in time")
                 vigil.wait(left_ms, post.fileno())
-        return hear_answer(reply.status, reply.body, reply.signature, to.secret, asked)
+        return hear_answer(reply.status, reply.body, signature_of(reply), to.secret, asked)
 
 
 def _rest(vigil: Vigil, pause_ms: int) -> bool:

@@ -34,7 +34,6 @@ from broker.wire.node import GetNode, GetStatus, ListWorkers, NodeView, StatusVi
 from broker.wire.renewal import ForceRenewal
 from broker.wire.roster import (
     GetMember,
-    ListMembers,
     MembersView,
     MemberView,
     ReinstateMember,
@@ -45,7 +44,10 @@ from broker.wire.roster import (
 from workers.console.audit import AUDIT_ROUTES
 from workers.console.backups import BACKUP_ROUTES
 from workers.console.local import RUNS_SHOWN, LocalDesk
+from workers.console.members import MEMBERS_QUERY, list_members
+from workers.console.notices import NOTICE_ROUTES
 from workers.console.policy import POLICY_ROUTES
+from workers.console.remote import REMOTE_ROUTES
 from workers.console.rollover import ROLLOVER_ROUTES
 from workers.console.slots import SLOT_ROUTES
 from workers.console.succession import SUCCESSION_ROUTES
@@ -251,15 +253,10 @@ ROSTER_ROUTES = (
         method="GET",
         path="/v1/members",
         summary="The roster, in pages by ?after and ?limit.",
-        make=lambda visit: ListMembers(
-            after=visit.query.get("after", ""), limit=visit.number("limit")
-        ),
+        make=list_members,
         reply=MembersView,
         scope="read",
-        query=(
-            Text(name="after", summary="Hosts behind this one."),
-            LIMIT_MEMBERS,
-        ),
+        query=(LIMIT_MEMBERS, *MEMBERS_QUERY),
     ),
     Route(
         method="GET",
@@ -353,4 +350,6 @@ ASKING_ROUTES = (
     + ROLLOVER_ROUTES
     + SLOT_ROUTES
     + BACKUP_ROUTES
+    + REMOTE_ROUTES
+    + NOTICE_ROUTES
 )

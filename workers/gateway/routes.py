@@ -21,12 +21,15 @@ from broker.wire.mesh_api import (
     JoinBody,
     RekeyBody,
     RenewBody,
+    RenewExpiredBody,
 )
+from broker.wire.remote import BindWorker, WorkerBody, WorkerDoor
 from broker.wire.renewal import (
     InstallAnswer,
     RekeyAnswer,
     RenewalAnswer,
     RenewAsPeer,
+    RenewExpired,
     ReportInstalled,
     StartInstall,
     StartRekey,
@@ -105,6 +108,13 @@ def _renew(visit: Visit) -> RenewAsPeer:
     return RenewAsPeer(peer=visit.peer, csr=visit.content(RenewBody).csr)
 
 
+def _renew_expired(visit: Visit) -> RenewExpired:
+    body = visit.content(RenewExpiredBody)
+    return RenewExpired(
+        leaf=body.leaf, csr=body.csr, signature=body.signature, source=visit.caller.source
+    )
+
+
 def _installed(visit: Visit) -> ReportInstalled:
     body = visit.content(InstalledBody)
     return ReportInstalled(
@@ -146,12 +156,23 @@ def _handover(_visit: Visit) -> GetBundle:
 
 
 def _rekey(visit: Visit) -> StartRekey:
-    return StartRekey(peer=visit.peer, term=visit.content(RekeyBody).term)
+    body = visit.content(RekeyBody)
+    return StartRekey(peer=visit.peer, term=body.term, mandate=body.mandate)
 
 
 def _install(visit: Visit) -> StartInstall:
     body = visit.content(InstallBody)
-    return StartInstall(peer=visit.peer, leaf=body.leaf, issuing=body.issuing, term=body.term)
+    return StartInstall(
+        peer=visit.peer,
+        leaf=body.leaf,
+        issuing=body.issuing,
+        term=body.term,
+        mandate=body.mandate,
+    )
+
+
+def _bind(visit: Visit) -> BindWorker:
+    return BindWorker(peer=visit.peer, public_key=visit.content(WorkerBody).public_key)
 
 
 ENROLL_ROUTES = (
@@ -181,6 +202,15 @@ ENROLL_ROUTES = (
         reply=JoinAnswer,
         show=join_page,
         statuses=(200, 202),
+        timeout_ms=SIGNING_TIMEOUT_MS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/renew-expired",
+        summary="The key of an expired certificate signs for its successor, within expired_grace.",
+        body=RenewExpiredBody,
+        make=_renew_expired,
+        reply=RenewalAnswer,
         timeout_ms=SIGNING_TIMEOUT_MS,
     ),
     Route(
@@ -313,6 +343,14 @@ MESH_ROUTES = (
         make=_install,
         reply=InstallAnswer,
         timeout_ms=INSTALL_TIMEOUT_MS,
+    ),
+    Route(
+        method="POST",
+        path="/v1/worker",
+        summary="The caller tells the CURVE key of its renewal workers, if it was let.",
+        body=WorkerBody,
+        make=_bind,
+        reply=WorkerDoor,
     ),
     *REPLICA_ROUTES,
 )

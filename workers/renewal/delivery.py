@@ -1,7 +1,9 @@
 """Brings a certificate into service: install, hooks, probe, and back again when that fails.
 
-A delivery that was cut short by a kill is finished at the next start: beside the versions lies a
-record of the last finished one, and a live certificate it does not speak of still needs its hooks.
+What failed to come into service stays on disk and is delivered again, before another certificate
+is asked for. A delivery that was cut short by a kill is finished at the next start: beside the
+versions lies a record of the last finished one, and a live certificate it does not speak of still
+needs its hooks.
 """
 
 import contextlib
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from broker.clock import boottime_ms
+from broker.clock import boottime_ms, wall_s
 from broker.errors import CSRRejectedError, MeshError, NotFoundError
 from broker.runtime.events import EventName
 from broker.runtime.files import write_atomic
@@ -21,11 +23,14 @@ from broker.runtime.logs import log
 from broker.runtime.settings import Renewal
 from broker.units import UnixSeconds
 from broker.wire.console_api import HookRun
+from broker.wire.ids import ServedState
 from broker.wire.renewal import NoteOwnCertificate
 from broker.wire.work import Installed
 from workers.certstore import CertificateStore, LiveCertificate
+from workers.renewal.held import Wanted, held_of, is_good
 from workers.renewal.hookset import HookSet, environment_of
 from workers.renewal.logic import (
+    DETAIL_LENGTH_MAX,
     DeliveryRecord,
     HookEvent,
     ProbeResult,
@@ -35,6 +40,9 @@ from workers.renewal.logic import (
     own_detail,
 )
 from workers.renewal.probe import Prober
+
+UNSERVED: frozenset[ServedState] = frozenset({"failed", "stale"})
+"""States that a further attempt may mend."""
 
 ROOTS_MAX = 4
 """What a report takes; a node trusts two at the most."""
@@ -74,6 +82,30 @@ class Delivery:
         log(EventName.CERTIFICATE_INSTALLED, host=live.host, serial=live.serial)
         return self._serve(live, event, done.previous)
 
+    def waiting(self, wanted: Wanted, now: UnixSeconds) -> LiveCertificate | None:
+        """Return what is on disk and still has to come into service: see `held`.
+
+        That is a version newer than the live one, or the live one while its hooks or ports fail.
+        An operator who asks for a new one (`wanted.young_s`) does not mean the latter.
+        """
+        held, record = held_of(self.store, wanted, now), self._record()
+        if held is not None or wanted.young_s or record is None or record.state not in UNSERVED:
+            return held
+        live = self.store.live()
+        return live if live is not None and is_good(live, wanted, now) else None
+
+    def deliver_again(self, found: LiveCertificate) -> Installed:
+        """Bring a certificate into service that was installed before; raises as `install`."""
+        before = self.store.live()
+        is_live = before is not None and before.version == found.version
+        first = is_live and not self.store.previous()
+        event: HookEvent = "issued" if first else "renewed"
+        self._prepare(event, before)
+        live = found if is_live else self.store.bring_forward(found.version)
+        log(EventName.CERTIFICATE_REDELIVERED, host=live.host, serial=live.serial)
+        # What was live all the time has nothing to go back to: that was decided when it came.
+        return self._serve(live, event, "" if is_live or before is None else before.version)
+
     def settle(self) -> None:
         """Finish a delivery that was cut short: the live certificate's hooks may not have run."""
         live = self.store.live()
@@ -95,8 +127,12 @@ class Delivery:
             self._keep(DeliveryRecord(live.serial, "served"))
 
     def report(self) -> NoteOwnCertificate:
-        """Return what is live on this node, and in which state it is."""
-        live, record = self.store.live(), self._record()
+        """Return what this node has in service, and in which state it is.
+
+        A certificate counts from the end of its delivery: as long as hooks and probes are under
+        way, in whichever worker, it is the one before.
+        """
+        live, record = self._delivered()
         if live is None:
             return NoteOwnCertificate(
                 present=False,
@@ -115,6 +151,11 @@ class Delivery:
             detail=record.detail if record else "",
             roots=live.trusted_pins()[:ROOTS_MAX],
         )
+
+    def tell(self, event: str) -> str:
+        """Run the hooks of something that happened to this node; return which failed, and how."""
+        runs = self.hooks.run("deploy", event, environment_of(self.store, self.store.live()))
+        return "; ".join(map(failure_text, _failed(runs)))[:DETAIL_LENGTH_MAX]
 
     def longest_ms(self) -> int:
         """Return how long hooks and probes may take."""
@@ -138,7 +179,9 @@ class Delivery:
         probes = () if failures else self._probe(live)
         may_roll_back = self.policy.rollback and bool(previous)
         verdict = judge(failures, probes, may_roll_back=may_roll_back)
-        restored, trouble = self._roll_back(previous, event) if verdict.roll_back else (None, "")
+        restored, trouble = None, ""
+        if verdict.roll_back:
+            restored, trouble = self._roll_back(previous, live, event)
         trouble = trouble or self._finish(event, restored or live)
         detail = own_detail(verdict, restored.serial if restored else "", trouble)
         state = "failed" if restored else verdict.state
@@ -150,10 +193,12 @@ class Delivery:
     def _probe(self, live: LiveCertificate) -> tuple[ProbeResult, ...]:
         return self.prober.probe(self.policy.probe, live.serial, self.server_name)
 
-    def _roll_back(self, previous: str, event: HookEvent) -> tuple[LiveCertificate | None, str]:
+    def _roll_back(
+        self, previous: str, failed: LiveCertificate, event: HookEvent
+    ) -> tuple[LiveCertificate | None, str]:
         """Return the certificate that is live again, if any, and what went wrong on the way."""
         try:
-            restored = self.store.rollback(previous)
+            restored = self.store.rollback(previous, instead_of=failed.version)
         except MeshError as error:
             return None, f"could not go back: {error.detail}"
         log(EventName.CERTIFICATE_ROLLED_BACK, host=restored.host, serial=restored.serial)
@@ -166,16 +211,33 @@ class Delivery:
         runs = self.hooks.run("post", event, environment_of(self.store, live))
         return "; ".join(map(failure_text, _failed(runs)))
 
+    def _delivered(self) -> tuple[LiveCertificate | None, DeliveryRecord | None]:
+        """Return the certificate whose delivery ended last, and how, if anybody knows."""
+        live, last = self.store.live(), self._last_record()
+        if live is None or last is None or last.serial == live.serial:
+            return live, last
+        earlier = self.store.version(self.store.previous())
+        if earlier is None or earlier.serial != last.serial or earlier.not_after < wall_s():
+            return live, None
+        return earlier, last
+
     def _record(self) -> DeliveryRecord | None:
         """Return how the delivery of the live certificate ended; None while it has not."""
-        live = self.store.live()
+        live, last = self.store.live(), self._last_record()
+        return (
+            last if live is not None and last is not None and last.serial == live.serial else None
+        )
+
+    def _last_record(self) -> DeliveryRecord | None:
         try:
-            record = msgspec.json.decode(self._record_path.read_bytes(), type=DeliveryRecord)
+            return msgspec.json.decode(self._record_path.read_bytes(), type=DeliveryRecord)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        return record if live is not None and record.serial == live.serial else None
 
     def _keep(self, record: DeliveryRecord) -> None:
+        live = self.store.live()
+        if live is None or live.serial != record.serial:
+            return  # this worker was frozen, and another one's delivery is what counts now
         write_atomic(self._record_path, msgspec.json.encode(record))
 
     @property

@@ -1,4 +1,4 @@
-"""Does one leased item: the calls to other nodes, to the broker and to this node's own disk.
+"""Does one leased item of this node itself: calls to other nodes, to the broker, to its own disk.
 
 Waiting for another node is not mistaken for hanging, and a stop hands the work back between two
 steps. What was signed but not delivered is answered again for the same key.
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from broker.clock import boottime_ms
-from broker.errors import DeadlineError, MeshError, NotPrimaryError
+from broker.clock import boottime_ms, wall_s
+from broker.errors import CSRRejectedError, MeshError, NotPrimaryError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.wire.base import Body, Reply
 from broker.wire.control import Ack
 from broker.wire.enrollment import Issued
-from broker.wire.mesh_api import InstallBody, InstalledBody, RekeyBody, RenewBody
+from broker.wire.mesh_api import InstalledBody, RenewBody
 from broker.wire.node import Endpoint, Membership
-from broker.wire.renewal import InstallAnswer, RekeyAnswer, RenewalAnswer, RenewWithLease
+from broker.wire.renewal import RenewalAnswer, RenewWithLease
 from broker.wire.work import (
     Approve,
     Failed,
+    HooksRan,
     Install,
     Installed,
     Lease,
@@ -29,14 +30,17 @@ from broker.wire.work import (
     Rekeyed,
     RenewMember,
     RenewOwn,
+    RunHooks,
+    SendNotice,
     WorkResult,
 )
-from workers.certstore import CertificateStore
+from workers.certstore import CertificateStore, LiveCertificate
 from workers.process import Desk
-from workers.renewal.delivery import Delivery
+from workers.renewal.delivery import UNSERVED, Delivery
+from workers.renewal.held import Wanted
 from workers.renewal.hold import Hold
 from workers.renewal.hookset import HookSet
-from workers.renewal.logic import DELIVERY_CALL_MS, PENDING_REUSE_S, issuer_of, lease_ms
+from workers.renewal.logic import PENDING_REUSE_S, issuer_of, lease_ms
 from workers.renewal.patience import StoppedError, patiently
 from workers.renewal.probe import Prober
 from workers.root import roots_of
@@ -52,7 +56,7 @@ STOPPED_WAIT_MS = 200
 REPORT_AFTER_MS = 60_000
 """Well before the CA stops waiting for the answer to a delivery."""
 
-STILL_INSTALLING = "the member is still installing; its report follows"
+LocalItem = RenewOwn | Rekey | Install | RunHooks
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class Errand:
 
     def lease_ms(self, lease: Lease) -> int:
         """Return how long the lease must last from now."""
-        assert not isinstance(lease.item, Approve), "approvals are leased to another service"
+        assert isinstance(lease.item, LocalItem), "this is not done here"
         longest_ms = self.delivery.longest_ms()
         return lease_ms(lease.item, longest_ms, self.call_ms) + LEASE_MARGIN_MS
 
@@ -99,43 +103,70 @@ class Errand:
             StoppedError: It was not finished, because a stop was asked.
         """
         match lease.item:
-            case RenewMember():
-                return self._renew_member(lease.lease_id, lease.item)
             case RenewOwn():
                 return self._renew_own(lease.lease_id, lease.item)
             case Rekey():
                 return Rekeyed(self._request())
             case Install():
                 return self._install_pushed(lease.item)
-            case Approve():
-                raise AssertionError("approvals are leased to another service")
-
-    def _renew_member(self, lease_id: int, item: RenewMember) -> Installed | Failed:
-        term = RekeyBody(item.term)
-        asked = self._call(item.endpoint, "/v1/renewal/csr", term, RekeyAnswer)
-        issued = self._sign(lease_id, asked.csr)
-        body = InstallBody(leaf=issued.leaf, issuing=issued.issuing, term=item.term)
-        path = "/v1/renewal/install"
-        try:
-            answer = self._call(item.endpoint, path, body, InstallAnswer, DELIVERY_CALL_MS)
-        except DeadlineError:
-            return Failed(STILL_INSTALLING)
-        return Installed(answer.serial, answer.state, answer.detail, answer.hook_ms)
+            case RunHooks():
+                return HooksRan(self.delivery.tell(lease.item.event))
+            case RenewMember() | Approve() | SendNotice():
+                raise AssertionError("this is not done here")
 
     def _renew_own(self, lease_id: int, item: RenewOwn) -> Installed | Failed:
-        issuer = issuer_of(item)
-        csr = self._request()
-        if issuer is None:
-            issued = self._sign(lease_id, csr)
+        waiting, issuer = self._waiting(item), item.primary
+        if waiting is not None:
+            result = self._deliver_again(waiting)
         else:
-            issued = self._call(issuer, "/v1/renew", RenewBody(csr), RenewalAnswer).issued
-        result = self._install(issued.leaf, issued.issuing)
-        if issuer is not None:
-            self._tell_primary(issuer, result)
-        live = self.delivery.store.live()
-        if live is not None and live.serial != result.serial:
-            # The old pair is back and due at once: only a failure makes the broker back off.
+            issued, issuer = self._issued(lease_id, item)
+            result = self._install(issued.leaf, issued.issuing)
+        told = self.delivery.report()
+        if not item.via_broker and issuer is not None:
+            # What is live, as the heartbeats say it too: the same failure again is no news.
+            self._tell_primary(issuer, Installed(told.serial, told.state, told.detail))
+        if told.serial != result.serial or (waiting is not None and result.state in UNSERVED):
+            # It is due at once again: only a failure makes the broker back off.
             return Failed(result.detail)
+        return result
+
+    def _issued(self, lease_id: int, item: RenewOwn) -> tuple[Issued, Endpoint | None]:
+        """Return a new certificate for this node, and who issued it; None is the local broker."""
+        issuer, csr = issuer_of(item), self._request()
+        if item.by_old_key:
+            return self._by_old_key(item, csr)
+        if issuer is None:
+            return self._sign(lease_id, csr), None
+        return self._renewed(issuer, RenewBody(csr)).issued, issuer
+
+    def _renewed(self, issuer: Endpoint, body: RenewBody) -> RenewalAnswer:
+        return self._call(issuer, "/v1/renew", body, RenewalAnswer)
+
+    def _by_old_key(self, item: RenewOwn, csr: bytes) -> tuple[Issued, Endpoint]:
+        from workers.renewal.expired import OldKey  # noqa: PLC0415 (12 MB, see workers.sessions)
+
+        old = OldKey(self.desk, self.membership, self.roots, self.call_ms, self._renewed)
+        live = self.delivery.store.live()
+        try:
+            return old.ask(item, live, csr)
+        except CSRRejectedError:
+            # The waiting key got a certificate that nobody received in time: then a fresh one.
+            return old.ask(item, live, self.delivery.store.prepare())
+
+    def _waiting(self, item: RenewOwn) -> LiveCertificate | None:
+        """Return what was issued before and is still to come into service."""
+        wanted = Wanted(
+            roots=self.roots,
+            sans=item.sans,
+            renew_at=self.desk.settings.policy.renew_at,
+            revoked=self.desk.paths.trust / "crl.pem",
+            young_s=PENDING_REUSE_S if item.fresh else 0,
+        )
+        return self.delivery.waiting(wanted, wall_s())
+
+    def _deliver_again(self, found: LiveCertificate) -> Installed:
+        result = self.delivery.deliver_again(found)
+        self.desk.ask(self.delivery.report(), Ack)
         return result
 
     def _request(self) -> bytes:
@@ -175,10 +206,8 @@ class Errand:
             raise NotPrimaryError("the primary of the mesh is not known")
         return mesh.primary
 
-    def _call(
-        self, endpoint: Endpoint, path: str, body: Body | None, kind: type[A], within_ms: int = 0
-    ) -> A:
-        timeout_s = (within_ms or self.call_ms) / 1000
+    def _call(self, endpoint: Endpoint, path: str, body: Body | None, kind: type[A]) -> A:
+        timeout_s = self.call_ms / 1000
         if self._peers is None:
             self._peers = self.open_peers(self.desk.paths, self.membership)
         call = partial(self._peers.call, endpoint, "POST", path, body, kind, timeout_s=timeout_s)

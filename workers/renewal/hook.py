@@ -1,15 +1,18 @@
 """Runs one hook: an argv list, never a shell, with a time limit that nothing escapes.
 
 Invariants: the hook is the leader of its own session and process group, and on a timeout the whole
-group is killed; it dies with this worker (PR_SET_PDEATHSIG); it sees no environment but the one
-made here; its output is read to the end but only the last part is kept, so that it can neither
-block on a full pipe nor fill our memory; while it runs, the worker goes on beating.
+group is killed, and whoever left it (see `strays`); it dies with this worker (PR_SET_PDEATHSIG); it
+sees no environment, no descriptor and no files of ours but what is made here, makes private files
+only, and leaves no core dump, which could hold a key; its output is read to the end but only the
+last part is kept, so that it can neither block on a full pipe nor fill our memory; while it runs,
+the worker goes on beating.
 """
 
 import contextlib
 import ctypes
 import os
 import pwd
+import resource
 import select
 import signal
 import subprocess
@@ -20,6 +23,7 @@ from typing import Any, Protocol
 from broker.clock import boottime_ms
 from broker.units import Millis
 from workers.renewal.logic import OUTPUT_BYTES_KEPT, end_of
+from workers.renewal.strays import Strays
 
 READ_BYTES = 65_536
 READS_AT_END = 4
@@ -31,7 +35,11 @@ GRACE_MS = 1000
 NOT_STARTED = 127
 """As shells report a command that could not be started."""
 
+UMASK = 0o077
+USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 class Pause(Protocol):
@@ -48,13 +56,25 @@ class Pause(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HookOrder:
-    """One program to run."""
+    """One program to run.
+
+    Attributes:
+        name: What people call it.
+        argv: Program and arguments.
+        timeout_ms: When it and all its descendants are killed.
+        user: Who runs it; empty means this process's own user.
+        retries: How often to try again when it failed.
+        confined: It can gain no rights by setuid programs (PR_SET_NO_NEW_PRIVS), `sudo` included.
+        event: What it is told when it is only tried.
+    """
 
     name: str
     argv: tuple[str, ...]
     timeout_ms: int
     user: str = ""
     retries: int = 0
+    confined: bool = False
+    event: str = "issued"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,76 +101,126 @@ class PlainPause:
         """Nobody is listening."""
 
 
-def run_program(order: HookOrder, environment: Mapping[str, str], pause: Pause) -> Ended:
+def run_program(
+    order: HookOrder,
+    environment: Mapping[str, str],
+    pause: Pause,
+    strays: Strays | None = None,
+) -> Ended:
     """Run one program to its end or its time limit and return how it ended."""
+    strays = strays or Strays()
     began_ms = boottime_ms()
-    try:
-        child = _start(order, environment)
-    except (OSError, ValueError, LookupError, subprocess.SubprocessError) as error:
-        return Ended(NOT_STARTED, 0, timed_out=False, output=f"cannot start {order.argv}: {error}")
-    with _reaped(child):
-        tail = _Tail(child)
-        deadline_ms = Millis(began_ms + order.timeout_ms)
-        timed_out = not _await_exit(child, tail, deadline_ms, pause)
-        if timed_out:
-            _end_group(child, tail, pause)
-        for _ in range(READS_AT_END):
-            tail.read()
-        status = child.wait()
+    with strays.adopted():
+        try:
+            child = _start(order, environment)
+        except (OSError, ValueError, LookupError, subprocess.SubprocessError) as error:
+            return Ended(NOT_STARTED, 0, timed_out=False, output=_start_failure(order, error))
+        with _reaped(child):
+            tail = _Tail(child)
+            deadline_ms = Millis(began_ms + order.timeout_ms)
+            timed_out = not _await_exit(child, tail, deadline_ms, pause)
+            if timed_out:
+                _end_all(child, tail, pause, strays)
+            for _ in range(READS_AT_END):
+                tail.read()
+            status = child.wait()
     return Ended(status, boottime_ms() - began_ms, timed_out, end_of(bytes(tail.kept)))
 
 
+def full_environment(order: HookOrder, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return every variable that the program of `order` sees.
+
+    Raises:
+        LookupError: No such user.
+        PermissionError: Only root may become somebody else.
+    """
+    entry = _other_user(order.user)
+    if entry is None:
+        return {**_own_environment(), **environment}
+    who = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    return {**_kept(COMMON_VARIABLES), **who, **environment}
+
+
 def _start(order: HookOrder, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    identity, home = _identity_of(order.user)
     return subprocess.Popen(  # noqa: S603 (argv from the operator's own settings, no shell)
         order.argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        close_fds=True,
         cwd="/",
-        env={**_base_environment(), **home, **environment},
-        preexec_fn=_bound_to_this_process(),  # noqa: PLW1509 (one thread runs Python here)
-        **identity,
+        umask=UMASK,
+        env=full_environment(order, environment),
+        preexec_fn=_last_steps(confined=order.confined),  # noqa: PLW1509 (one thread runs here)
+        **_identity_of(order.user),
     )
 
 
-def _identity_of(user: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what Popen and the environment need to run as `user`; nothing for our own user.
+def _start_failure(order: HookOrder, error: Exception) -> str:
+    # A KeyError shows its text in quotes; what matters is its argument.
+    reason = error.args[0] if isinstance(error, LookupError) and error.args else error
+    who = f" as user {order.user}" if order.user else ""
+    return f"cannot start {list(order.argv)}{who}: {reason}"
+
+
+def _identity_of(user: str) -> dict[str, Any]:
+    """Return what Popen needs to run as `user`; nothing for our own user."""
+    entry = _other_user(user)
+    if entry is None:
+        return {}
+    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
+
+
+def _other_user(user: str) -> pwd.struct_passwd | None:
+    """Return the entry of a user, None when that is who this process runs as.
 
     Raises:
         LookupError: No such user.
         PermissionError: Only root may become somebody else.
     """
     if not user:
-        return {}, {}
-    entry = pwd.getpwnam(user)
+        return None
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise LookupError(f"there is no user {user!r} on this machine") from None
     if entry.pw_uid == os.geteuid():
-        return {}, {}
+        return None
     if os.geteuid() != 0:
         raise PermissionError(f"only root may run a hook as {user}")
-    groups = os.getgrouplist(user, entry.pw_gid)
-    identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
-    return identity, {"HOME": entry.pw_dir, "USER": user, "LOGNAME": user}
+    return entry
 
 
-def _base_environment() -> dict[str, str]:
-    # The last two let `systemctl --user` find its bus.
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
-    session = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
-    return {name: os.environ[name] for name in (*kept, *session) if name in os.environ}
+COMMON_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ")
+OWN_VARIABLES = ("HOME", "USER", "LOGNAME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+"""Of our own user only; the last two let `systemctl --user` find its bus."""
 
 
-def _bound_to_this_process() -> Callable[[], None]:
+def _own_environment() -> dict[str, str]:
+    return _kept((*COMMON_VARIABLES, *OWN_VARIABLES))
+
+
+def _kept(names: tuple[str, ...]) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    return {"PATH": USUAL_PATH, **kept}
+
+
+def _last_steps(*, confined: bool) -> Callable[[], None]:
+    """Return what the child does between the change of its user and its program."""
     libc = ctypes.CDLL(None)  # loaded before the fork: little is safe after it
     parent = os.getpid()
 
-    def bind() -> None:
+    def steps() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(NOT_STARTED)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if confined and libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+            os._exit(NOT_STARTED)
 
-    return bind
+    return steps
 
 
 @contextlib.contextmanager
@@ -216,10 +286,14 @@ def _has_ended(child: "subprocess.Popen[bytes]") -> bool:
     return os.waitid(os.P_PID, child.pid, flags) is not None
 
 
-def _end_group(child: "subprocess.Popen[bytes]", tail: _Tail, pause: Pause) -> None:
+def _end_all(child: "subprocess.Popen[bytes]", tail: _Tail, pause: Pause, strays: Strays) -> None:
+    """Ask the group to end, then kill it and whoever left it."""
     _signal_group(child, signal.SIGTERM)
     _await_exit(child, tail, Millis(boottime_ms() + GRACE_MS), pause)
     _signal_group(child, signal.SIGKILL)
+    _await_exit(child, tail, Millis(boottime_ms() + GRACE_MS), pause)
+    for wait_ms in strays.end(child.pid):
+        pause.wait(wait_ms)
 
 
 def _signal_group(child: "subprocess.Popen[bytes]", number: signal.Signals) -> None:

@@ -1,13 +1,19 @@
 """The hooks of this node: where they come from, when they run, and what is kept of each run.
 
 `[[hook]]` entries of the settings and executables in `hooks.d/deploy` run after a certificate went
-live; those in `hooks.d/pre` before, those in `hooks.d/post` at the very end. Settings are read
-again at each use, so that a hook added by the operator counts at the next renewal.
+live; those in `hooks.d/pre` before, those in `hooks.d/post` at the very end. Of other events only
+those `[[hook]]` entries hear that name them: scripts written for certbot know of renewals only, and
+would restart services for nothing. Settings are read again at each use, so that a hook added by
+the operator counts at the next renewal.
+
+On a node that runs as root, a `[[hook]]` runs as the user it names, else as `[node] hook_user`,
+which cannot become anybody else; `user = "root"` has to be said. A file of `hooks.d` runs as root
+there, its owner, as certbot's users expect: that it is in that place is root's own doing.
 """
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +22,13 @@ from broker.errors import SettingsError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.paths import Paths
-from broker.runtime.settings import Hook, Settings, load_settings
+from broker.runtime.settings import Hook, Node, Settings, load_settings
 from broker.wire.console_api import HookRun
 from workers.certstore import CertificateStore, LiveCertificate
 from workers.renewal.hook import NOT_STARTED, Ended, HookOrder, Pause, run_program
-from workers.renewal.logic import HookEvent, rfc3339
+from workers.renewal.logic import rfc3339
 from workers.renewal.runlog import RunLog
+from workers.renewal.strays import Strays
 
 Stage = Literal["pre", "deploy", "post"]
 STAGES: tuple[Stage, ...] = ("pre", "deploy", "post")
@@ -29,6 +36,8 @@ STAGES: tuple[Stage, ...] = ("pre", "deploy", "post")
 DIRECTORY_TIMEOUT_MS = 30_000
 """For executables in `hooks.d`, which have no settings of their own."""
 
+DIRECTORY_EVENTS = ("issued", "renewed")
+USUAL_USER = "nobody"
 AGAIN_MS = 1000
 """Pause before a failed hook is tried again."""
 
@@ -47,11 +56,12 @@ class HookSet:
         self._settings = settings
         self._pause = pause
         self._log = RunLog(paths)
+        self._strays = Strays()
 
     def run(
         self,
         stage: Stage,
-        event: HookEvent,
+        event: str,
         environment: Mapping[str, str],
         *,
         retry: bool = True,
@@ -62,32 +72,34 @@ class HookSet:
             for order in self._orders(stage, event)
         ]
 
-    def run_one(self, name: str, environment: Mapping[str, str]) -> HookRun | None:
-        """Run the hook called `name` once; None when there is none of that name."""
-        for order in self._named(name):
-            return self._run(order, "issued", environment)
-        return None
+    def named(self, name: str) -> HookOrder | None:
+        """Return the hook called `name`; None when there is none of that name."""
+        orders = (order for stage in STAGES for order in self._orders(stage, None))
+        return next((order for order in orders if order.name == name), None)
+
+    def run_once(self, order: HookOrder, environment: Mapping[str, str]) -> HookRun:
+        """Try one hook."""
+        return self._run(order, order.event, environment)
 
     def longest_ms(self) -> int:
         """Return how long all hooks may take, a second round for a rollback included."""
         orders = [order for stage in STAGES for order in self._orders(stage, None)]
         return sum(_longest_ms(order) + order.timeout_ms for order in orders)
 
-    def _orders(self, stage: Stage, event: HookEvent | None) -> list[HookOrder]:
-        own = self._configured() if stage == "deploy" else ()
-        wanted = [hook for hook in own if event is None or event in hook.event]
-        return [*map(_order_of, wanted), *self._found(stage)]
+    def _orders(self, stage: Stage, event: str | None) -> list[HookOrder]:
+        found = self._found(stage) if event is None or event in DIRECTORY_EVENTS else []
+        if stage != "deploy":
+            return found
+        settings = self._present()
+        wanted = [hook for hook in settings.hook if event is None or event in hook.event]
+        return [*(order_of(hook, settings.node) for hook in wanted), *found]
 
-    def _named(self, name: str) -> Iterator[HookOrder]:
-        for stage in STAGES:
-            yield from (order for order in self._orders(stage, None) if order.name == name)
-
-    def _configured(self) -> tuple[Hook, ...]:
+    def _present(self) -> Settings:
         try:
-            return load_settings(self._paths.settings).hook
+            return load_settings(self._paths.settings)
         except SettingsError as error:
             log(EventName.CONFIG_REJECTED, detail=error.detail)
-            return self._settings.hook
+            return self._settings
 
     def _found(self, stage: Stage) -> list[HookOrder]:
         directory = self._paths.home / "hooks.d" / stage
@@ -102,7 +114,7 @@ class HookSet:
         ]
 
     def _run_until_done(
-        self, order: HookOrder, event: HookEvent, environment: Mapping[str, str], *, retry: bool
+        self, order: HookOrder, event: str, environment: Mapping[str, str], *, retry: bool
     ) -> HookRun:
         run = self._run(order, event, environment)
         for _ in range(order.retries if retry else 0):
@@ -112,14 +124,15 @@ class HookSet:
             run = self._run(order, event, environment)
         return run
 
-    def _run(self, order: HookOrder, event: HookEvent, environment: Mapping[str, str]) -> HookRun:
+    def _run(self, order: HookOrder, event: str, environment: Mapping[str, str]) -> HookRun:
         began = wall_s()
         log(EventName.HOOK_STARTED, hook=order.name, hook_event=event)
         fault = _distrust(order)
         if fault:
             ended = Ended(NOT_STARTED, 0, timed_out=False, output=fault)
         else:
-            ended = run_program(order, {**environment, "CERTMESH_EVENT": event}, self._pause)
+            told = {**environment, "CERTMESH_EVENT": event}
+            ended = run_program(order, told, self._pause, self._strays)
         run = HookRun(
             at=began,
             hook=order.name,
@@ -158,8 +171,20 @@ def environment_of(
     }
 
 
-def _order_of(hook: Hook) -> HookOrder:
-    return HookOrder(hook.name, hook.command, hook.timeout.ms, hook.user, hook.retries)
+def order_of(hook: Hook, node: Node) -> HookOrder:
+    """Return how a `[[hook]]` runs on this node."""
+    falls = not hook.user and os.geteuid() == 0
+    user = (node.hook_user or USUAL_USER) if falls else hook.user
+    return HookOrder(
+        name=hook.name,
+        argv=hook.command,
+        timeout_ms=hook.timeout.ms,
+        user=user,
+        retries=hook.retries,
+        # Who names a user may have given it rights by sudo on purpose; the usual one has none.
+        confined=falls and user != "root",
+        event=hook.event[0] if hook.event else DIRECTORY_EVENTS[0],
+    )
 
 
 def _longest_ms(order: HookOrder) -> int:

@@ -16,9 +16,10 @@ from broker.errors import NotPrimaryError
 from broker.wire.console_api import HookRun
 from broker.wire.ids import Hex, ServedState, Text, UnixSeconds
 from broker.wire.node import Endpoint
-from broker.wire.work import Failed, Install, Installed, Rekey, RenewMember, RenewOwn
+from broker.wire.work import Install, Rekey, RenewOwn, RunHooks
 
 HookEvent = Literal["issued", "renewed"]
+"""What brings a certificate into service; `RunHooks` knows more."""
 
 ROUND_MS_MAX = 5000
 """A restarted broker knows of this node's certificate only what the next round tells it."""
@@ -34,11 +35,6 @@ RUNS_KEPT = 500
 DETAIL_LENGTH_MAX = 1024
 LINE_LENGTH_MAX = 200
 
-RENEWED = "Certificate renewed"
-RENEWED_HOOK_FAILED = "Certificate renewed but hook failed"
-RENEWAL_FAILED = "Certificate renewal failed"
-CHECK_COMPLETE = "Renewal check complete"
-
 
 class DeliveryRecord(msgspec.Struct, frozen=True):
     """How the last delivery ended; kept beside the versions so that it survives the process."""
@@ -50,11 +46,15 @@ class DeliveryRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What a port served: `found` is its serial, empty when nothing answered."""
+    """What a port served: `found` is its serial, empty when nothing answered.
+
+    `stranger` tells whose certificate it was when it is not one for this node.
+    """
 
     target: str
     found: str
     wanted: str
+    stranger: str = ""
 
     @property
     def served(self) -> bool:
@@ -93,14 +93,21 @@ def failure_text(run: HookRun) -> str:
     """Return one line about a failed hook."""
     reason = "timed out" if run.timed_out else f"exit {run.exit}"
     lines = [line for line in run.output.splitlines() if line.strip()]
-    last = f': "{lines[-1].strip()[:LINE_LENGTH_MAX]}"' if lines else ""
+    last = f': "{printable(lines[-1].strip()[:LINE_LENGTH_MAX])}"' if lines else ""
     return f"hook {run.hook} {reason}{last}"
+
+
+def printable(text: str) -> str:
+    """Return foreign text without what could move a cursor or forge a line."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def stale_text(probe: ProbeResult) -> str:
     """Return one line about a port that does not serve what it should."""
     if not probe.found:
         return f"{probe.target} does not answer"
+    if probe.stranger:
+        return f"{probe.target} serves another certificate: {probe.stranger}"
     return f"{probe.target} still serves {probe.found[:16]}"
 
 
@@ -109,19 +116,16 @@ def event_of(before: object | None) -> HookEvent:
     return "issued" if before is None else "renewed"
 
 
-def summary_of(result: Installed | Failed) -> str:
-    """Return the constant text that says how a renewal ended."""
-    if isinstance(result, Failed):
-        return RENEWAL_FAILED
-    return RENEWED_HOOK_FAILED if result.state == "failed" else RENEWED
-
-
 def next_round_ms(answered_ms: int, check_every_ms: int) -> int:
     """Return when to look again: as the broker says, within the settings and five seconds."""
     return max(0, min(answered_ms, check_every_ms, ROUND_MS_MAX))
 
 
-def lease_ms(item: RenewMember | RenewOwn | Rekey | Install, delivery_ms: int, call_ms: int) -> int:
+MORE_DOORS = 2
+"""With the old key: one door that another one names, and a mesh door after all."""
+
+
+def lease_ms(item: RenewOwn | Rekey | Install | RunHooks, delivery_ms: int, call_ms: int) -> int:
     """Return how long the lease of `item` must last from the start of the work.
 
     Args:
@@ -130,18 +134,15 @@ def lease_ms(item: RenewMember | RenewOwn | Rekey | Install, delivery_ms: int, c
         call_ms: Longest time of one call to another node.
     """
     match item:
-        case RenewMember():
-            return 2 * call_ms + DELIVERY_CALL_MS
         case RenewOwn():
-            return 2 * call_ms + delivery_ms
+            doors = len(item.doors) + MORE_DOORS if item.by_old_key else 0
+            return (2 + doors) * call_ms + delivery_ms
         case Install():
             return call_ms + delivery_ms
+        case RunHooks():
+            return delivery_ms
         case Rekey():
             return call_ms
-
-
-DELIVERY_CALL_MS = 125_000
-"""A member answers a delivery after its hooks have run, or after 120 s that they go on running."""
 
 
 def issuer_of(item: RenewOwn) -> Endpoint | None:

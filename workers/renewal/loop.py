@@ -1,11 +1,13 @@
 """The renewal loop: leases work until none is left, and tells the broker what came of each item.
 
-Two of these run on each node. On the CA they call members; on a member they make keys, install and
-run hooks. A result is offered under the lease it was done for: when the lease is gone, another
-worker has the work, and the result is dropped.
+Two of these run on each node unless the settings say otherwise. On the CA they renew members,
+several at a time: see `workers.sweep`. What a node does for itself, making keys, installing,
+running hooks, is done one item at a time. A result is offered under the lease it was done for: when
+the lease is gone, another worker has the work, and the result is dropped.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from broker.errors import LeaseLostError, MeshError, StorageError
 from broker.runtime.events import EventName
@@ -20,7 +22,6 @@ from broker.wire.node import Membership
 from broker.wire.work import (
     CompleteWork,
     Failed,
-    Installed,
     Lease,
     LeaseWork,
     ReleaseLease,
@@ -32,15 +33,10 @@ from broker.wire.work import (
 from workers.membership import load_membership
 from workers.process import Desk, Outcome
 from workers.renewal.errand import Errand, build_errand
-from workers.renewal.logic import (
-    AFTER_FAILURE_MS,
-    CHECK_COMPLETE,
-    DETAIL_LENGTH_MAX,
-    ROUND_MS_MAX,
-    next_round_ms,
-    summary_of,
-)
+from workers.renewal.logic import AFTER_FAILURE_MS, ROUND_MS_MAX, next_round_ms
 from workers.renewal.patience import StoppedError
+from workers.renewed import Tally, sentence_of, tell_result
+from workers.sweep import Sweep
 
 COMPLETE_TRIES = 10
 COMPLETE_AGAIN_MS = 2_000
@@ -60,6 +56,7 @@ class RenewalLoop:
         self._build = build or build_errand
         self._membership: Membership | None = None
         self._errand: Errand | None = None
+        self._sweep: Sweep | None = None
 
     def round(self, desk: Desk) -> Outcome:
         """Do all the work there is and return when to look again."""
@@ -77,6 +74,9 @@ class RenewalLoop:
             return self._errand
         if self._errand is not None:
             self._errand.close()
+        if self._sweep is not None:
+            self._sweep.close()
+        self._sweep = None
         self._errand = None if membership is None else self._build(desk, membership)
         self._membership = membership
         if self._errand is not None:
@@ -87,19 +87,28 @@ class RenewalLoop:
 
     def _drain(self, desk: Desk, errand: Errand) -> int:
         """Work until no item is left or a stop is asked; return when to look again."""
-        renewed: list[bool] = []
-        while not desk.stopping():
-            answer = desk.ask(LeaseWork(), WorkAnswer)
-            if answer.lease is None:
-                _tell_complete(renewed)
-                return answer.next_in_ms
-            result = self._perform(desk, errand, answer.lease)
-            if isinstance(answer.lease.item, RenewMember) and result is not None:
-                renewed.append(isinstance(result, Installed))
-            if isinstance(answer.lease.item, RenewOwn) and isinstance(result, Failed):
-                break
-        _tell_complete(renewed)
+        tally = Tally()
+        try:
+            while not desk.stopping():
+                answer = desk.ask(LeaseWork(), WorkAnswer)
+                if answer.lease is None:
+                    return answer.next_in_ms
+                if isinstance(answer.lease.item, RenewMember):
+                    self._members(desk, errand).run(answer.lease, tally)
+                    continue
+                result = self._perform(desk, errand, answer.lease)
+                if isinstance(answer.lease.item, RenewOwn) and isinstance(result, Failed):
+                    break
+        finally:
+            tally.tell()
         return AFTER_FAILURE_MS
+
+    def _members(self, desk: Desk, errand: Errand) -> Sweep:
+        """Return what renews members; a node that leads no mesh never needs it."""
+        if self._sweep is None:
+            open_peers = partial(errand.open_peers, desk.paths, errand.membership)
+            self._sweep = Sweep(desk, desk, open_peers, desk.settings.renewal)
+        return self._sweep
 
     def _perform(self, desk: Desk, errand: Errand, lease: Lease) -> WorkResult | None:
         """Do one item and complete its lease; None when the lease went back or away."""
@@ -123,12 +132,12 @@ class RenewalLoop:
         except LeaseLostError:
             raise
         except MeshError as error:
-            result = Failed(_sentence(error))
+            result = Failed(sentence_of(error))
         except OSError as error:
-            result = Failed(_sentence(StorageError(f"cannot write here: {error}")))
+            result = Failed(sentence_of(StorageError(f"cannot write here: {error}")))
         finally:
             errand.hold.end()
-        _tell(lease, result)
+        tell_result(lease.item.host, result)
         return result
 
 
@@ -149,39 +158,3 @@ def _complete(desk: Desk, lease: Lease, result: WorkResult) -> None:
         else:
             return
     desk.ask(CompleteWork(lease.lease_id, result), Ack)
-
-
-def _sentence(error: MeshError) -> str:
-    text = f"{error.detail} ({error.hint})" if error.hint else error.detail
-    return text[:DETAIL_LENGTH_MAX]
-
-
-def _tell(lease: Lease, result: WorkResult) -> None:
-    host = lease.item.host
-    if isinstance(result, Failed):
-        log(
-            EventName.CERTIFICATE_RENEWAL_FAILED,
-            message=summary_of(result),
-            host=host,
-            detail=result.detail,
-        )
-    elif isinstance(result, Installed):
-        log(
-            EventName.CERTIFICATE_RENEWED,
-            level="warning" if result.state in {"failed", "stale"} else "info",
-            message=summary_of(result),
-            host=host,
-            serial=result.serial,
-            state=result.state,
-            detail=result.detail,
-        )
-
-
-def _tell_complete(renewed: list[bool]) -> None:
-    if renewed:
-        log(
-            EventName.CERTIFICATE_RENEWED,
-            message=CHECK_COMPLETE,
-            count=sum(renewed),
-            failed=len(renewed) - sum(renewed),
-        )

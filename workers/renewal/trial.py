@@ -9,10 +9,10 @@ from broker.runtime.exits import Exit
 from broker.runtime.logs import setup_logs
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
-from broker.wire.console_api import HookRun
+from broker.wire.console_api import HookRun, HookTrial
 from workers.certstore import CertificateStore
 from workers.membership import load_membership
-from workers.renewal.hook import PlainPause
+from workers.renewal.hook import PlainPause, full_environment
 from workers.renewal.hookset import HookSet, environment_of
 
 OPTION = "--test-hook"
@@ -32,11 +32,18 @@ def try_hook(settings: Settings, paths: Paths, name: str) -> int:
     """Run the hook `name` once, print its run as JSON and return the exit status."""
     setup_logs(settings, "renewal", stream=sys.stderr)
     hooks = HookSet(paths, settings, PlainPause())
-    run = hooks.run_one(name, _environment(settings, paths))
-    if run is None:
+    order = hooks.named(name)
+    if order is None:
         sys.stderr.write(f"certmesh: there is no hook {name!r}; see [[hook]] and hooks.d\n")
         return Exit.USAGE
-    sys.stdout.write(msgspec.json.encode(run).decode() + "\n")
+    environment = {**_environment(settings, paths), "CERTMESH_EVENT": order.event}
+    run = hooks.run_once(order, environment)
+    try:
+        seen = full_environment(order, environment)
+    except (LookupError, PermissionError):
+        seen = {}  # it was not started either, and the run says why
+    trial = HookTrial(**msgspec.structs.asdict(run), user=order.user, environment=seen)
+    sys.stdout.write(msgspec.json.encode(trial).decode() + "\n")
     return _status(run)
 
 

@@ -63,7 +63,8 @@ class ListErrand:
 
     def _is_due(self, version: Version) -> bool:
         now_ms = boottime_ms()
-        pause_ms = LOOK_EVERY_MS if version == self._looked else MOVED_EVERY_MS
+        news = version != self._looked or self._trips.called_revoked
+        pause_ms = MOVED_EVERY_MS if news else LOOK_EVERY_MS
         if self._looked_ms is not None and now_ms - self._looked_ms < pause_ms:
             return False
         self._looked_ms, self._looked = now_ms, version
@@ -71,7 +72,8 @@ class ListErrand:
 
     def _look(self, desk: Desk, node: NodeView) -> None:
         trust = desk.ask(GetTrust(), TrustAnswer)
-        moved = self._fetched != _version(node)
+        moved = self._fetched != _version(node) or self._trips.called_revoked
+        self._trips.called_revoked = False
         if node.role != "primary" and (moved or is_old(trust, self._wall())):
             try:
                 trust = self._fetch(desk, node, trust)

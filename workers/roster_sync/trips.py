@@ -6,7 +6,7 @@ A node's trouble is raised as `TripError`; trouble of this node's own broker sta
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from broker.errors import PeerUnreachableError
+from broker.errors import PeerUnreachableError, RevokedError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.paths import Paths
@@ -43,11 +43,15 @@ class BrokenOffError(Exception):
 
 
 class Trips:
-    """Goes to other nodes and tells what came of it."""
+    """Goes to other nodes and tells what came of it.
+
+    `called_revoked`: some node refused this one as revoked, and nobody has looked into that yet.
+    """
 
     def __init__(self, open_session: Callable[[Paths, Membership], Session]) -> None:
         self._fanout: Fanout[str] = Fanout(open_session)
         self._repeats = Repeats()
+        self.called_revoked = False
 
     def keep(self, sources: Iterable[Endpoint]) -> None:
         """Close the connections to all others."""
@@ -69,6 +73,8 @@ class Trips:
         answer = self._fanout.ask({source.host: run}, desk, within_ms)[source.host]
         if not isinstance(answer, Exception):
             return answer
+        # Its word alone proves nothing; the signed list will say.
+        self.called_revoked = self.called_revoked or isinstance(answer, RevokedError)
         if desk.stopping():
             self._fanout.abandon((source.host,))
             raise BrokenOffError

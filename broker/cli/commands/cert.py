@@ -14,6 +14,7 @@ from broker.cli.public import public
 from broker.cli.served import Leaf, read_leaf, served_leaf
 from broker.cli.session import Session
 from broker.cli.shape import due_in, left, rfc3339, short_serial
+from broker.cli.versions import Version, last_delivery, versions_of
 from broker.clock import boottime_ms, wall_s
 from broker.errors import DeadlineError, MalformedMessageError, MeshError, NoMeshError
 from broker.runtime.duration import Duration
@@ -41,13 +42,39 @@ def show(session: Session) -> int:
     """Show serial, validity, names and what is served. Exit 3 when there is none or it is due."""
     view, now = session.api().get(PATH, CertificateView), wall_s()
     due = not view.present or (view.renew_at is not None and view.renew_at <= now)
+    place = session.paths.certificates / view.host
+    versions = versions_of(place)
+    held = next((found for found in versions if found.held), None)
     if session.json:
-        session.screen.object("cert-show", public(view) | {"due": due})
+        more = {"due": due, "held": held.serial if held else None}
+        session.screen.object("cert-show", public(view) | more | _on_disk(place, versions))
     elif not view.present:
         session.screen.line(f"{view.host} has no certificate yet")
     else:
-        session.screen.pairs(_facts(view, now))
+        session.screen.pairs([*_facts(view, now), ("held", _held_text(held))])
     return Exit.ATTENTION if due else Exit.OK
+
+
+def _on_disk(place: Path, versions: tuple[Version, ...]) -> dict[str, Any]:
+    rows = [
+        {
+            "version": found.name,
+            "serial": found.serial,
+            "not_after": rfc3339(found.not_after),
+            "live": found.live,
+            "held": found.held,
+        }
+        for found in versions
+    ]
+    last = last_delivery(place)
+    delivery = {"serial": last.serial, "state": last.state, "detail": last.detail}
+    return {"versions": rows, "delivery": delivery}
+
+
+def _held_text(held: Version | None) -> str:
+    if held is None:
+        return "-"
+    return f"{short_serial(held.serial)} ({held.name}) waits until its hooks and probes succeed"
 
 
 def _facts(view: CertificateView, now: int) -> list[tuple[str, str]]:
@@ -75,7 +102,7 @@ def renew(session: Session, *, wait: bool, dry_run: bool) -> None:
     after = before
     if not dry_run:
         api.post(f"{PATH}/renew", Ack)
-        after = _await_change(session, api, before) if wait else before
+        after = _await_change(session, api, _forgiven(api, before)) if wait else before
     if session.json:
         shown = {"host": before.host, "before": before.serial, "dry_run": dry_run}
         renewed = after.serial != before.serial
@@ -87,6 +114,12 @@ def renew(session: Session, *, wait: bool, dry_run: bool) -> None:
         session.screen.line(f"{after.host} renewed: {serials}, {after.served}")
     else:
         session.screen.line(f"renewal of {before.host} asked for")
+
+
+def _forgiven(api: Api, before: CertificateView) -> CertificateView:
+    """Return `before` without the failure that asking has cleared: it may be the next one too."""
+    said = api.get(PATH, CertificateView).last_error
+    return msgspec.structs.replace(before, last_error=said)
 
 
 def _await_change(session: Session, api: Api, before: CertificateView) -> CertificateView:

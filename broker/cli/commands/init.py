@@ -148,6 +148,8 @@ def _show(session: Session, made: MeshCreation, *, words: str, profile: ProfileR
         session.screen.object("init", payload | ({"passphrase": words} if words else {}))
         return
     screen = session.screen
+    for text in made.warnings:
+        screen.warn(text)
     screen.line(f'mesh "{made.name}" created; this node is {made.host}, domain {made.domain}')
     screen.line()
     screen.pairs(_facts(session, made, words, profile))

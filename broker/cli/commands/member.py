@@ -3,19 +3,19 @@
 import click
 
 from broker.cli.api import segment
-from broker.cli.commands.status import draw_members
 from broker.cli.options import DURATION, Noun, pass_session
 from broker.cli.prompt import ask_yes
 from broker.cli.public import public
 from broker.cli.reach import say_reach, show_reach, wait_for_reach
+from broker.cli.roster import Wish, draw_members, member_facts, members_wanted
 from broker.cli.session import Session
-from broker.cli.shape import ago, left, rfc3339, short_serial
+from broker.cli.shape import left, rfc3339
 from broker.clock import wall_s
 from broker.runtime.duration import Duration
 from broker.runtime.exits import Exit
 from broker.wire.console_api import RenameBody, RevokeBody
 from broker.wire.control import Ack
-from broker.wire.roster import MembersView, MemberView, RevocationAnswer
+from broker.wire.roster import MemberView, RevocationAnswer
 
 _WAIT = click.option(
     "--wait",
@@ -34,11 +34,29 @@ def member() -> None:
 @member.command("list")
 @click.option("--after", default="", metavar="HOST", help="Start after this host.")
 @click.option("--limit", default=500, show_default=True, help="At most this many.")
+@click.option("--sort", type=click.Choice(["host", "expiry"]), default="host", show_default=True)
+@click.option("--expiring", type=DURATION, metavar="DUR", help="Only what ends within DUR.")
+@click.option("--state", default="", metavar="WORD", help="Only up, away, stale, failed ...")
+@click.option("--role", default="", metavar="ROLE", help="Only primary, standby or member.")
 @pass_session
-def list_(session: Session, *, after: str, limit: int) -> None:
-    """List members in the order of their names."""
-    path = f"/v1/members?after={segment(after)}&limit={limit}"
-    view = session.api().get(path, MembersView)
+def list_(  # noqa: PLR0913 (one for each option)
+    session: Session,
+    *,
+    after: str,
+    limit: int,
+    sort: str,
+    expiring: Duration | None,
+    state: str,
+    role: str,
+) -> None:
+    """List members in the order of their names, or of when their certificates end.
+
+    What counts is the end of the certificate that a host really serves.
+    """
+    within_s = expiring.s if expiring is not None else None
+    order = "expiry" if expiring is not None else sort
+    wish = Wish(after, max(1, limit), order, within_s, state.lower(), role.lower())
+    view = members_wanted(session.api(), wish)
     if session.json:
         session.screen.object("member-list", public(view))
         return
@@ -56,20 +74,8 @@ def show(session: Session, *, host: str) -> None:
     if session.json:
         session.screen.object("member-show", public(view))
         return
-    now, line = wall_s(), view.member
-    session.screen.pairs(
-        [
-            ("host", line.host),
-            ("member", line.member_id),
-            ("role", f"{line.role}, {line.state}"),
-            ("names", ", ".join(line.sans) or "-"),
-            ("address", line.address or "-"),
-            ("joined", "-" if line.joined_at is None else rfc3339(line.joined_at)),
-            ("last seen", ago(line.last_seen_at, now)),
-            ("serves", f"{line.served} {short_serial(line.served_serial)}"),
-            ("trouble", line.last_error or "none"),
-        ]
-    )
+    now = wall_s()
+    session.screen.pairs(member_facts(view.member, now))
     session.screen.line()
     session.screen.table(
         ("SERIAL", "STATE", "UNTIL", "LEFT"),

@@ -9,18 +9,16 @@ import click
 from broker.cli.compliance import show_compliance
 from broker.cli.options import MeshCommand, pass_session
 from broker.cli.public import public
-from broker.cli.screen import Screen
+from broker.cli.roster import draw_members
 from broker.cli.session import Session
-from broker.cli.shape import ago, day, due_in, left, span
+from broker.cli.shape import ago, day, due_in, span
 from broker.cli.succession import FULL, limits, named, silence, standbys, unfit
 from broker.clock import wall_s
 from broker.runtime.exits import Exit
-from broker.wire.node import MemberLine, StatusView, WorkersView, WorkerView
+from broker.wire.node import OutageView, StatusView, WorkersView, WorkerView
 
-SERVED = {"served": "yes", "installed": "on disk", "stale": "STALE", "failed": "FAILED"}
 TELLING = frozenset({"suspecting", "pending", "caretaking"})
 """Phases of the succession that say more than the role does."""
-MEMBER_HEADINGS = ("HOST", "ROLE", "STATE", "CERTIFICATE", "RENEWS IN", "SERVED", "LAST SEEN")
 PROCESS_HEADINGS = ("PROCESS", "STATE", "PID", "RESTARTS", "LAST SUCCESS", "NEXT RUN", "NOTE")
 
 
@@ -156,31 +154,31 @@ def _own(view: StatusView) -> str:
 def _continuity(view: StatusView) -> str:
     if view.survives_until is None:
         return "unknown until members have certificates"
+    many, budget = view.member_count > 1, _budget(view.outage)
     if view.survives_until <= view.now:
-        return "a member's certificate has expired"
-    whom = "every member" if view.member_count > 1 else "this node"
-    remains = span(view.survives_until - view.now)
-    return f"{whom} survives a dead CA until {day(view.survives_until)} ({remains})"
+        over = "a member's certificate" if many else "this node's certificate"
+        return f"{over} has expired" + (f" ({budget})" if budget else "")
+    whom = "every member" if many else "this node"
+    left = ", ".join(filter(None, (span(view.survives_until - view.now), budget)))
+    return f"{whom} survives a dead CA until {day(view.survives_until)} ({left})"
 
 
-def draw_members(screen: Screen, members: tuple[MemberLine, ...], now: int) -> None:
-    """Print the roster table."""
-    screen.table(MEMBER_HEADINGS, [_member_row(line, now) for line in members])
+def _budget(outage: OutageView | None) -> str:
+    """Return how that stands against the budget; a member does not know it."""
+    if outage is None:
+        return ""
+    promised = f"budget {span(outage.budget_s)}:"
+    if not outage.met:
+        return f"{promised} NOT MET by {_short(outage)}"
+    if outage.planned_s < outage.budget_s:
+        return f"{promised} met for now, the policy plans {span(outage.planned_s)}"
+    return f"{promised} met"
 
 
-def _member_row(line: MemberLine, now: int) -> tuple[str, ...]:
-    seen = ago(line.last_seen_at, now)
-    if line.state == "revoked":
-        return (line.host, line.role, line.state, "revoked", "-", "-", seen)
-    return (
-        line.host,
-        line.role,
-        line.state,
-        left(line.not_after, now),
-        due_in(line.renew_at, now),
-        SERVED.get(line.served, "-"),
-        seen,
-    )
+def _short(outage: OutageView) -> str:
+    if outage.short_members <= 1:
+        return outage.weakest
+    return f"{outage.short_members} members, {outage.weakest} first"
 
 
 @click.command(cls=MeshCommand)

@@ -5,8 +5,8 @@ import select
 
 import click
 
-from broker.cli.nodehome import write_process_table
 from broker.cli.options import MeshCommand, pass_session
+from broker.cli.processtable import write_process_table
 from broker.cli.program import tail
 from broker.cli.readiness import Readiness, log_of, look
 from broker.cli.session import Session
@@ -29,10 +29,11 @@ LOOK_MS = 100
 def up(session: Session, *, wait: bool, foreground: bool) -> int:
     """Start this node's processes and wait until they are ready.
 
-    Does nothing when they run already. --timeout limits the waiting (60 s).
+    When they run already, takes over what [pool] and [notify] say now, and touches nothing else.
+    --timeout limits the waiting (60 s).
     """
     supervisor = Supervisor(session.paths)
-    write_process_table(session.paths)
+    rewritten = write_process_table(session.paths, session.settings)
     if foreground:
         os.chdir(session.home)
         line = supervisor.foreground_line()
@@ -40,6 +41,9 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
     began = boottime_ms()
     running = supervisor.programs() is not None
     if running:
+        moved = supervisor.take_over() if rewritten else ()
+        if moved:
+            session.screen.note(f"taken over from certmesh.toml: {', '.join(moved)}")
         supervisor.revive()
     else:
         supervisor.start()
@@ -135,7 +139,7 @@ def start_pool(session: Session) -> None:
         InternalError: supervisord refused.
     """
     session.screen.note("starting the node again")
-    write_process_table(session.paths)
+    write_process_table(session.paths, session.settings)
     Supervisor(session.paths).start()
 
 

@@ -8,6 +8,7 @@ import socket
 import tempfile
 from pathlib import Path
 
+from broker.cli.demo import nginx
 from broker.cli.demo.failure import StepError, require, until
 from broker.cli.demo.node import ENROLL_PORT, MESH_PORT, Node
 from broker.cli.demo.tls import APP_PORT
@@ -21,8 +22,10 @@ STOP_S = 15.0
 TIMERS: dict[str, object] = {
     "policy.leaf_lifetime": "60s",
     "policy.renew_at": 0.333,
+    "policy.outage_budget": "30s",
     "approval.decider": "queue",
     "renewal.check_every": "1s",
+    "renewal.attempt_every": "1s",
     "renewal.backoff_min": "1s",
     "renewal.backoff_max": "5s",
     "heartbeat.interval": "500ms",
@@ -40,8 +43,14 @@ def nodes_in(home: Path) -> tuple[Node, Node, Node]:
     return (
         _node(home, "node-a", "127.0.0.1"),
         _node(home, "node-b", "127.0.0.2"),
-        _node(home, "node-c", "127.0.0.3", {"renewal.probe": [f"tcp://127.0.0.3:{APP_PORT}"]}),
+        _node(home, "node-c", "127.0.0.3", {"renewal.probe": _probes("127.0.0.3")}),
     )
+
+
+def _probes(address: str) -> list[str]:
+    """Return the ports of node-c's services: our own one, and nginx where there is one."""
+    ports = (APP_PORT, nginx.PORT) if nginx.program() else (APP_PORT,)
+    return [f"tcp://{address}:{port}" for port in ports]
 
 
 def _node(home: Path, name: str, address: str, more: dict[str, object] | None = None) -> Node:
@@ -97,6 +106,7 @@ def stop_all(place: Path) -> None:
     for node in nodes:
         node.signal_supervisor(signal.SIGTERM)
     _stop_app(place)
+    nginx.stop(place)
     for node in nodes:
         _await_end(node)
 
@@ -125,7 +135,7 @@ def check_ports(place: Path) -> None:
         StepError: One is taken.
     """
     wanted = [(node.address, port) for node in nodes_in(place) for port in (ENROLL_PORT, MESH_PORT)]
-    for address, port in [*wanted, ("127.0.0.3", APP_PORT)]:
+    for address, port in [*wanted, ("127.0.0.3", APP_PORT), ("127.0.0.3", nginx.PORT)]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

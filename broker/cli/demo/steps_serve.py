@@ -1,5 +1,6 @@
 """Steps 5 and 6: mutual TLS as any program speaks it, and a renewal that reaches the service."""
 
+import os
 import shlex
 import shutil
 import socket
@@ -11,6 +12,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
 
+from broker.cli.demo import nginx
 from broker.cli.demo.failure import require, until
 from broker.cli.demo.foreign import foreign_identity
 from broker.cli.demo.node import pick, quiet_environment, run_program
@@ -48,6 +50,8 @@ def start_app(stage: Stage) -> None:
             env=quiet_environment(),
         )
     until("the service on node-c listening", pid_file.exists, APP_S, log=node.log("app"))
+    if nginx.program():
+        nginx.start(stage.home, node)
 
 
 def speak_mutual_tls(stage: Stage) -> str:
@@ -172,6 +176,7 @@ def renew_with_hook(stage: Stage) -> str:
         APP_S,
         log=node.log("app"),
     )
+    _check_nginx(stage, after)
     run = until(
         "the hook's run in the log", lambda: _newest_run(stage, runs_before), APP_S, log=None
     )
@@ -187,13 +192,30 @@ def renew_with_hook(stage: Stage) -> str:
     return f"{short_serial(before)} -> {short_serial(after)}  hook {HOOK} {took}"
 
 
+def _check_nginx(stage: Stage, serial: str) -> None:
+    """The certificate must have reached nginx as well, where this machine has it."""
+    if not nginx.program():
+        return
+    until(
+        "nginx serving the new certificate",
+        lambda: served_serial(nginx.door(stage.node_c), stage.context_as(stage.node_b)) == serial,
+        APP_S,
+        log=stage.node_c.log("nginx"),
+    )
+    stage.board.show(f"probe of nginx on :{nginx.PORT} serves {short_serial(serial)}")
+
+
 def _ensure_hook(stage: Stage) -> None:
-    """Tell node-c how to reload its service, as its administrator would."""
+    """Tell node-c how to reload its services, as its administrator would."""
     listed = pick(stage.node_c.ask("hook", "list"), "hooks") or ()
     if any(line.get("name") == HOOK for line in listed):
         return
+    if nginx.program():
+        stage.node_c.ask("hook", "add", nginx.HOOK, "--", *nginx.reload_words(stage.home))
     reload = (sys.executable, "-m", "broker.cli.demo.reload", str(stage.home / "app.pid"))
-    stage.node_c.ask("hook", "add", HOOK, "--", *reload)
+    # Under root a hook is nobody's unless it says whose: this one signals a process of ours.
+    whose = ("--user", "root") if os.geteuid() == 0 else ()
+    stage.node_c.ask("hook", "add", HOOK, *whose, "--", *reload)
 
 
 def _changed(now: str, before: str) -> str | None:

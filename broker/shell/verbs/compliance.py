@@ -1,20 +1,21 @@
 """The compliance summary: what the rules look at, gathered from this key holder."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 from broker.core.compliance import Checkup, judge
 from broker.core.policy import outside_of
 from broker.errors import BusyError, InternalError, MeshError
-from broker.ledger.rows import CertificateRow, MemberRow, MeshRow
+from broker.ledger.rows import MemberRow, MeshRow
 from broker.ledger.trail import Trail, inspect_trail
 from broker.pki.slots import UNATTENDED
 from broker.shell.backup import last_backup_at
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
+from broker.shell.outlook import outage_view
 from broker.shell.state import BrokerState
 from broker.shell.verbs.audit import TRAIL, contradicting
 from broker.shell.verbs.continuity import standby_lines
-from broker.units import UnixSeconds
 from broker.wire.audit import ComplianceView, GetCompliance
 from broker.wire.codec import fault_of
 from broker.wire.control import Fault
@@ -64,10 +65,7 @@ def _checkup(state: BrokerState, caller: Caller, mesh: MeshRow, trail: Trail) ->
     vault = state.keys.vault
     slots = tuple(slot.kind for slot in vault.sealed.slots) if vault is not None else ()
     standbys = [line for line in standby_lines(state, caller) if line.role == "standby"]
-    earliest = state.ledger.earliest_expiry()
-    expired, outside = _strays(state, mesh, caller.now)
-    if not expired and earliest is not None and earliest < caller.now:
-        expired = ("a member further down the roster",)
+    expired = tuple(row.host for row, _ in state.ledger.ending(caller.now + 1, FOUND_MAX))
     return Checkup(
         policy=mesh.policy,
         enrollment_open=mesh.enrollment_open,
@@ -79,9 +77,9 @@ def _checkup(state: BrokerState, caller: Caller, mesh: MeshRow, trail: Trail) ->
         standbys=tuple(line.host for line in standbys),
         ready=tuple(line.host for line in standbys if line.state == "ready"),
         last_backup_at=last_backup_at(state),
-        survives_until=None if earliest is None else UnixSeconds(earliest),
+        outage=outage_view(state, mesh, caller.now),
         expired=expired,
-        outside=outside,
+        outside=_outside(state, mesh),
         clock_off_s=state.clock_off_s,
         clock_limit_s=state.settings.failover.skew_refuse.s,
         reviews=state.ledger.review_count(),
@@ -92,24 +90,18 @@ def _checkup(state: BrokerState, caller: Caller, mesh: MeshRow, trail: Trail) ->
     )
 
 
-def _strays(
-    state: BrokerState, mesh: MeshRow, now: UnixSeconds
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the hosts whose certificate is over, and those with a name outside the policy."""
-    expired, outside = [], []
-    for member, certificate in _members(state):
-        if certificate is not None and certificate.not_after < now:
-            expired.append(member.host)
-        if outside_of(mesh.policy, mesh.domain, member.sans):
-            outside.append(member.host)
-    return tuple(expired[:FOUND_MAX]), tuple(outside[:FOUND_MAX])
+def _outside(state: BrokerState, mesh: MeshRow) -> tuple[str, ...]:
+    """Return the hosts with a name outside the policy."""
+    members = _members(state)
+    found = (m.host for m in members if outside_of(mesh.policy, mesh.domain, m.sans))
+    return tuple(islice(found, FOUND_MAX))
 
 
-def _members(state: BrokerState) -> Iterator[tuple[MemberRow, CertificateRow | None]]:
+def _members(state: BrokerState) -> Iterator[MemberRow]:
     after = ""
     for _ in range(MEMBERS_MAX // PAGE):
         page = state.ledger.members_page(after, PAGE)
-        yield from ((row, held) for row, held in page if row.state == "active")
+        yield from (row for row, _ in page if row.state == "active")
         if len(page) < PAGE:
             return
         after = page[-1][0].host

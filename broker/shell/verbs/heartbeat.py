@@ -7,6 +7,7 @@ from broker.core.names import server_name
 from broker.core.presence import Presence
 from broker.errors import NameNotAllowedError, NotAMemberError, NotFoundError
 from broker.ledger.rows import MemberRow
+from broker.shell.announced import announced_primaries
 from broker.shell.batch import Batch
 from broker.shell.bundling import LOCAL_PRIMARY, KnownPrimary, current_bundle
 from broker.shell.caller import Caller
@@ -18,15 +19,13 @@ from broker.shell.peers import (
     own_domain,
     own_endpoint,
     primary_doors,
-    split_address,
 )
 from broker.shell.renaming import follow_name, name_for
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.succession import hear
-from broker.shell.trust import anchors_of, other_pins, pins_of, trusts_of
+from broker.shell.trust import other_pins, trusts_of
 from broker.shell.witness import keep_head, newest_head, note_witness
-from broker.units import Millis
 from broker.wire.codec import encode_body
 from broker.wire.control import Ack
 from broker.wire.events import BundleMoved, RoleMoved, SyncWanted
@@ -44,8 +43,6 @@ from broker.wire.roster import (
 
 DOORS_EVERY_MS = 10_000
 """A member may move its doors this often."""
-STRANGERS_MAX = 4
-INSTANCE = "certmesh-ca-"
 
 
 def record_heartbeat(
@@ -136,7 +133,7 @@ def prepare_heartbeat(
     endpoint = None
     if membership is not None and state.role != "primary" and own.present:
         known = tuple(state.key_holder_doors().values())
-        targets = (*known, *_strangers(state, caller.now_ms))
+        targets = (*known, *announced_primaries(state, caller.now_ms))
         endpoint = own_endpoint(state, own_domain(membership))
     return HeartbeatPlan(
         targets=targets,
@@ -207,34 +204,6 @@ def _learn_doors(state: BrokerState, batch: Batch, answer: HeartbeatAnswer) -> N
         batch.keep(LOCAL_PRIMARY, encode_body(KnownPrimary(state.term, doors)))
         batch.after_commit.append(lambda: setattr(follow, "primary", doors))
         batch.publish(RoleMoved(state.role, state.term))
-
-
-def _strangers(state: BrokerState, now_ms: Millis) -> tuple[Endpoint, ...]:
-    """Return announced primaries to try when every known key holder has been silent for long.
-
-    mDNS proves nothing: TLS proves the name, and a signed beat that it leads. A member that was
-    away while the role moved twice finds its mesh again this way.
-    """
-    election, membership = state.election, state.membership
-    if election is None or membership is None:
-        return ()
-    if election.silent_ms(now_ms) < state.settings.failover.grace.ms:
-        return ()
-    known = {state.host, *state.key_holder_doors()}
-    _, mesh_port = split_address(state.settings.listen.mesh)
-    pins = pins_of(anchors_of(membership))
-    found = {
-        hint.instance.removeprefix(INSTANCE): hint
-        for hint in state.follow.hints
-        if hint.role == "primary" and hint.fingerprint in pins
-    }
-    return tuple(
-        Endpoint(
-            host, hint.addresses, hint.port, mesh_port, server_name(host, own_domain(membership))
-        )
-        for host, hint in found.items()
-        if host and host not in known
-    )[:STRANGERS_MAX]
 
 
 def who_am_i(state: BrokerState, batch: Batch, caller: Caller, request: WhoAmI) -> WhoAmIAnswer:

@@ -20,7 +20,7 @@ def ready(state: BrokerState, batch: Batch, caller: Caller, request: Ready) -> W
             f"{request.instance} speaks wire version {request.wire}, this broker {WIRE_VERSION}",
             hint="restart the pool after the upgrade: certmesh down; certmesh up",
         )
-    for earlier in state.workers.welcome(caller.identity, request, caller.now_ms):
+    for earlier in state.workers.welcome(caller.identity, request, caller.now_ms, caller.key):
         give_back(batch, state.leases.lost_with(earlier))
     promise_ms = state.settings.broker.worker_dead_after.ms
     return Welcome(

@@ -1,16 +1,18 @@
 """The roster as people see it, and revocation."""
 
 from broker.errors import ConflictError, NotFoundError
-from broker.ledger.rows import MemberRow
+from broker.ledger.rows import CertificateRow, MemberRow
+from broker.ledger.serving_reads import NEVER
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
-from broker.shell.lines import member_line
+from broker.shell.lines import Lines, member_line
 from broker.shell.naming import put_out
 from broker.shell.pace import heard_within_s
 from broker.shell.replication import durable_on
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.facts import MemberRevoked
+from broker.wire.node import MemberLine
 from broker.wire.roster import (
     CertificateLine,
     GetMember,
@@ -23,6 +25,7 @@ from broker.wire.roster import (
 )
 
 PAGE_MAX = 500
+UNTIL_DIGITS_MAX = 18
 SERIALS_MAX = 1000
 HOSTS_MAX = 200
 """Hosts named in one answer; `enforced_by` counts them all."""
@@ -31,16 +34,53 @@ HOSTS_MAX = 200
 def list_members(
     state: BrokerState, _batch: Batch, caller: Caller, request: ListMembers
 ) -> MembersView:
-    """Return a page of the roster in host order."""
+    """Return a page of the roster.
+
+    Raises:
+        ConflictError: `after` is not what a page in this order ends with.
+    """
     state.known_mesh()
     limit = max(1, min(request.limit, PAGE_MAX))
-    rows = state.ledger.members_page(request.after, limit + 1)
-    page = rows[:limit]
+    page, next_after = _page(state, caller, request, limit)
+    lines = Lines(state, caller.now)
+    found = (lines.of(row, held) for row, held in page)
     return MembersView(
-        members=tuple(member_line(state, row, cert, caller.now) for row, cert in page),
+        members=tuple(line for line in found if _is_wanted(line, request, caller.now)),
         total=state.ledger.member_count(),
-        next_after=page[-1][0].host if len(rows) > limit else "",
+        next_after=next_after,
     )
+
+
+def _page(
+    state: BrokerState, caller: Caller, request: ListMembers, limit: int
+) -> tuple[list[tuple[MemberRow, CertificateRow | None]], str]:
+    """Return the rows of a page in the wanted order, and what the next one begins behind."""
+    if request.order == "host":
+        rows = state.ledger.members_page(request.after, limit + 1)
+        return rows[:limit], rows[limit - 1][0].host if len(rows) > limit else ""
+    before = NEVER if request.expiring_s < 0 else caller.now + request.expiring_s
+    rows = state.ledger.ending(before, limit + 1, _expiry_of(request.after))
+    last = rows[limit - 1][0] if len(rows) > limit else None
+    return rows[:limit], f"{last.serving_until}:{last.member_id}" if last is not None else ""
+
+
+def _expiry_of(after: str) -> tuple[int, str]:
+    until, colon, member_id = after.partition(":")
+    if not after:
+        return 0, ""
+    if not colon or not until.isdecimal() or len(until) > UNTIL_DIGITS_MAX:
+        raise ConflictError(
+            f"{after[:80]!r} is no place in this order", hint="certmesh member list"
+        )
+    return int(until), member_id
+
+
+def _is_wanted(line: MemberLine, request: ListMembers, now: UnixSeconds) -> bool:
+    if request.state and request.state not in (line.state, line.delivery):
+        return False
+    if request.expiring_s < 0:
+        return True
+    return line.survives_until is not None and line.survives_until < now + request.expiring_s
 
 
 def get_member(state: BrokerState, _batch: Batch, caller: Caller, request: GetMember) -> MemberView:

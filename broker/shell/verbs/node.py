@@ -5,12 +5,13 @@ import os
 from broker.core.liveness import Worker
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
-from broker.shell.lines import member_line, own_line
+from broker.shell.lines import Lines, own_line
+from broker.shell.outlook import outage_view
 from broker.shell.peers import own_domain, primary_doors
 from broker.shell.state import BrokerState
 from broker.shell.verbs.continuity import standby_lines
 from broker.shell.warnings import warnings_of
-from broker.units import Millis, UnixSeconds
+from broker.units import Millis
 from broker.wire.node import (
     GetNode,
     GetStatus,
@@ -61,15 +62,17 @@ def _compose(state: BrokerState, powers: str) -> NodeView:
 def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetStatus) -> StatusView:
     """Return mesh and node in one screen."""
     mesh = state.mesh_row() if state.role in {"primary", "standby"} else None
-    own = own_line(state)
+    own = own_line(state, caller.now)
     lines: tuple[MemberLine, ...] = (own,) if own is not None else ()
-    count, survives = len(lines), own.not_after if own else None
+    count, survives = len(lines), own.survives_until if own else None
+    outage = None
     if mesh is not None:
         rows = state.ledger.members_page("", min(request.limit, STATUS_MEMBERS_MAX))
-        lines = tuple(member_line(state, row, cert, caller.now) for row, cert in rows)
+        each = Lines(state, caller.now)
+        lines = tuple(each.of(row, held) for row, held in rows)
         count = state.ledger.member_count()
-        earliest = state.ledger.earliest_expiry()
-        survives = UnixSeconds(earliest) if earliest is not None else None
+        outage = outage_view(state, mesh, caller.now)
+        survives = outage.survives_until
     pending = state.ledger.approvals_pending() if mesh is not None else 0
     return StatusView(
         node=get_node(state, batch, caller, GetNode()),
@@ -77,11 +80,12 @@ def get_status(state: BrokerState, batch: Batch, caller: Caller, request: GetSta
         approvals_pending=pending,
         members=lines,
         member_count=count,
-        warnings=warnings_of(state, lines, caller),
+        warnings=warnings_of(state, outage, caller),
         survives_until=survives,
         own=own,
         now=caller.now,
         standbys=standby_lines(state, caller) if mesh is not None else (),
+        outage=outage,
     )
 
 
@@ -123,7 +127,7 @@ def _worker_view(worker: Worker, line: ProcessLine | None, caller: Caller) -> Wo
     return WorkerView(
         instance=worker.instance,
         service=worker.service.value,
-        pid=worker.pid,
+        pid=0 if worker.key else worker.pid,  # one of another machine means nothing here
         liveness=worker.liveness,
         supervisor=line.state if line else "",
         restarts=line.restarts if line else 0,

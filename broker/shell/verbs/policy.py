@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from broker.core.pace import attempts_advice
 from broker.core.policy import (
     changed_fields,
     check_bounds,
@@ -98,7 +99,12 @@ def _view(
 ) -> PolicyView:
     mesh, walk, changed = what
     bounds = bounds_of(state)
-    found = (*warnings_about(walk.policy, bounds, now), *_warnings(state, mesh, walk.policy))
+    attempts = attempts_advice(walk.policy, state.settings.renewal.attempt_every.ms)
+    found = (
+        *warnings_about(walk.policy, bounds, now),
+        *([attempts] if attempts else []),
+        *_warnings(state, mesh, walk.policy),
+    )
     return PolicyView(
         policy=walk.policy,
         permitted_names=permitted_names(bounds),

@@ -1,27 +1,31 @@
 """Renewal: a CSR with a fresh key in, a certificate out, and what became of it."""
 
 from broker.core.own import OwnCertificate
+from broker.core.pace import since_issue_ms
 from broker.errors import (
     CSRRejectedError,
     ForbiddenError,
-    MeshError,
+    LeaseLostError,
     NoMeshError,
     NotAMemberError,
     RenewalInProgressError,
     RenewalNotDueError,
-    StaleTermError,
     ThrottledError,
 )
 from broker.ledger.rows import MemberRow
 from broker.pki.request import parse_request
 from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
-from broker.shell.issue import issue_first, issue_renewal, issued_before, subject_of
-from broker.shell.peers import authorize_key_holder, authorize_member
+from broker.shell.happenings import note_happenings
+from broker.shell.issue import enter_renewal, issue_first, issued_before, sign, subject_of
+from broker.shell.mandate import authorize_renewer
+from broker.shell.peers import authorize_member
+from broker.shell.redelivery import follow_delivery
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
 from broker.shell.tasks import Task
 from broker.shell.trust import renew_for_trust
+from broker.shell.turns import begin_pull, check_own_turn, issued_in_turn, keep_turn
 from broker.wire.control import Ack
 from broker.wire.enrollment import Issued
 from broker.wire.events import CertificateMoved, WorkAvailable
@@ -38,11 +42,9 @@ from broker.wire.renewal import (
 )
 from broker.wire.work import Install, Rekey, RenewMember, RenewOwn
 
-PULL_EVERY_MS = 10_000
-"""A member may ask for one new certificate in this time, whatever it says."""
 FEW_CERTIFICATES = 16
 """A healthy member has two valid ones at a time; with more it has to slow down."""
-CROWDED_PULL_EVERY_MS = 600_000
+CROWDED_PULL_EVERY_S = 600
 """Slow enough for the CRL, quick enough for a member whose hook was broken for days."""
 LIVE_CERTIFICATES_MAX = 1_000
 """A runaway member stops here: all of them count when it is revoked."""
@@ -54,8 +56,9 @@ def renew_with_lease(
     """Sign for the host whose lease the caller holds; a stale number is refused here."""
     grant = state.leases.live(request.lease_id, caller.identity, caller.now_ms)
     state.issuer()
+    serial = ""
     match grant.item:
-        case RenewMember(member_id=member_id):
+        case RenewMember(member_id=member_id, serial=serial):
             member = state.ledger.member(member_id)
         case RenewOwn(via_broker=True):
             member = state.ledger.member_by_host(state.host)
@@ -63,7 +66,25 @@ def renew_with_lease(
             raise ForbiddenError("this lease is not for a renewal at this broker")
     if member is None or member.state != "active":
         raise NotAMemberError("the member was revoked meanwhile")
-    return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
+    if serial and member.current_serial != serial:
+        _check_retry(state, member, request.csr)
+    issued = _renew(state, batch, caller, (member, request.csr))
+    issued_in_turn(state, batch, member, pulled=False)
+    return RenewalAnswer(issued)
+
+
+def _check_retry(state: BrokerState, member: MemberRow, der: bytes) -> None:
+    """Refuse a second certificate under one lease; the answer to the first may be asked again.
+
+    Raises:
+        LeaseLostError: The work of this lease is done, or somebody else did it.
+    """
+    key_hash = parse_request(der).key_hash
+    if state.ledger.certificate_by_key(member.member_id, key_hash) is None:
+        raise LeaseLostError(
+            f"{member.host} has another certificate since this lease was given",
+            hint="drop the work and ask for a new lease",
+        )
 
 
 def renew_as_peer(
@@ -72,23 +93,43 @@ def renew_as_peer(
     """Sign for the member that asks for itself."""
     state.issuer()
     member = authorize_member(state, batch, caller, request.peer)
+    return RenewalAnswer(renew_pulled(state, batch, caller, (member, request.csr)))
+
+
+def renew_pulled(
+    state: BrokerState,
+    batch: Batch,
+    caller: Caller,
+    what: tuple[MemberRow, bytes],
+    *,
+    by_old_key: bool = False,
+) -> Issued:
+    """Sign for a member that proved who it is and asks for itself, within its pace.
+
+    Args:
+        state: The broker.
+        batch: The drain.
+        caller: The gateway.
+        what: The member and its CSR.
+        by_old_key: The proof was the key of an expired certificate.
+    """
+    member, der = what
+    csr = parse_request(der)
     if state.leases.is_held(("member", member.member_id)):
+        keep_turn(state, member, caller.now_ms)
         raise RenewalInProgressError(
             f"the CA is renewing {member.host} right now", retry_after_ms=5000
         )
-    csr = parse_request(request.csr)
-    if state.ledger.certificate_by_key(member.member_id, csr.key_hash) is None:
-        _check_pull(state, caller, member)
-        batch.on_void.append(lambda: state.pulls.forget(member.member_id))
-        try:
-            return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
-        except MeshError:
-            state.pulls.forget(member.member_id)
-            raise
-    return RenewalAnswer(_renew(state, batch, caller, (member, request.csr)))
+    if state.ledger.certificate_by_key(member.member_id, csr.key_hash) is not None:
+        return _renew(state, batch, caller, what)
+    _check_crowd(state, caller, member)
+    begin_pull(state, batch, caller, member)
+    issued = _renew(state, batch, caller, what, by_old_key=by_old_key)
+    issued_in_turn(state, batch, member, pulled=True)
+    return issued
 
 
-def _check_pull(state: BrokerState, caller: Caller, member: MemberRow) -> None:
+def _check_crowd(state: BrokerState, caller: Caller, member: MemberRow) -> None:
     """Bound how many certificates a member can collect: they all count when it is revoked."""
     live = _live_certificates(state, caller, member, FEW_CERTIFICATES)
     crowded = live > FEW_CERTIFICATES
@@ -100,9 +141,16 @@ def _check_pull(state: BrokerState, caller: Caller, member: MemberRow) -> None:
             hint="wait until older ones expire",
             retry_after_ms=3_600_000,
         )
-    every_ms = CROWDED_PULL_EVERY_MS if crowded else PULL_EVERY_MS
-    if not state.pulls.passes(member.member_id, caller.now_ms, every_ms):
-        raise ThrottledError(f"{member.host} was renewed a moment ago", retry_after_ms=every_ms)
+    if not crowded:
+        return
+    (newest,) = state.ledger.certificates_of(member.member_id, 1)
+    wait_ms = since_issue_ms(newest.not_before, caller.now, CROWDED_PULL_EVERY_S * 1000)
+    if wait_ms > 0:
+        raise ThrottledError(
+            f"{member.host} holds more than {FEW_CERTIFICATES} valid certificates already",
+            hint="look at its hooks and probes: certmesh hook log",
+            retry_after_ms=wait_ms,
+        )
 
 
 def _live_certificates(state: BrokerState, caller: Caller, member: MemberRow, limit: int) -> int:
@@ -137,7 +185,12 @@ def note_own_certificate(
         state=request.state,
         detail=request.detail,
         roots=request.roots,
+        serving_until=before.serving_after(request.state, request.not_after)
+        if request.present
+        else None,
     )
+    follow_delivery(state, caller, before)
+    note_happenings(state, batch)
     if renew_for_trust(state, caller.now):
         batch.publish(WorkAvailable(Service.RENEWAL))
     if request.present and before.serial != request.serial:
@@ -150,12 +203,17 @@ def note_own_certificate(
     return Ack()
 
 
-def force_renewal(state: BrokerState, batch: Batch, _caller: Caller, _request: ForceRenewal) -> Ack:
-    """Make this node's own certificate due now."""
+def force_renewal(state: BrokerState, batch: Batch, caller: Caller, _request: ForceRenewal) -> Ack:
+    """Make this node's own certificate due now.
+
+    Raises:
+        ThrottledError: The last attempt was a moment ago; nothing is queued for later.
+    """
     if state.membership is None:
         raise NoMeshError("this node belongs to no mesh", hint="certmesh join INVITE")
     if state.role == "primary":
         state.issuer()
+    check_own_turn(state, caller)
     state.force_renewal, state.own_failure = True, ""
     batch.publish(WorkAvailable(Service.RENEWAL))
     return Ack()
@@ -163,8 +221,7 @@ def force_renewal(state: BrokerState, batch: Batch, _caller: Caller, _request: F
 
 def start_rekey(state: BrokerState, batch: Batch, caller: Caller, request: StartRekey) -> Deferred:
     """Have the local renewal worker make a key and a CSR; answered when it did."""
-    authorize_key_holder(state, batch, caller, request.peer)
-    _require_current(state, request.term)
+    authorize_renewer(state, batch, caller, request)
     return _defer(state, batch, caller, Rekey(state.host))
 
 
@@ -172,23 +229,8 @@ def start_install(
     state: BrokerState, batch: Batch, caller: Caller, request: StartInstall
 ) -> Deferred:
     """Have the local renewal worker install a certificate; answered when it is served."""
-    authorize_key_holder(state, batch, caller, request.peer)
-    _require_current(state, request.term)
+    authorize_renewer(state, batch, caller, request)
     return _defer(state, batch, caller, Install(state.host, request.leaf, request.issuing))
-
-
-def _require_current(state: BrokerState, term: int) -> None:
-    """Refuse a primary that was replaced: what it signs nobody may install.
-
-    Raises:
-        StaleTermError: This node knows a higher term.
-    """
-    highest = state.election.highest_term if state.election else 0
-    if term < max(highest, state.term):
-        raise StaleTermError(
-            f"term {term} is over, {state.host} knows term {max(highest, state.term)}",
-            hint="this primary was replaced; it will step down when it hears of it",
-        )
 
 
 def _defer(state: BrokerState, batch: Batch, caller: Caller, item: Rekey | Install) -> Deferred:
@@ -199,14 +241,19 @@ def _defer(state: BrokerState, batch: Batch, caller: Caller, item: Rekey | Insta
 
 
 def _renew(
-    state: BrokerState, batch: Batch, caller: Caller, what: tuple[MemberRow, bytes]
+    state: BrokerState,
+    batch: Batch,
+    caller: Caller,
+    what: tuple[MemberRow, bytes],
+    *,
+    by_old_key: bool = False,
 ) -> Issued:
     member, der = what
     csr = parse_request(der)
     known = state.ledger.certificate_by_key(member.member_id, csr.key_hash)
     if known is not None:
         # The answer to an earlier request with this key was lost: the same certificate again.
-        if known.serial == member.current_serial:
+        if known.serial == member.current_serial and known.not_after > caller.now:
             return issued_before(state, known)
         raise CSRRejectedError(
             "a renewal needs a fresh key; this one was certified before",
@@ -214,4 +261,6 @@ def _renew(
         )
     if not member.current_serial:
         return issue_first(state, batch, caller, csr, subject_of(member))
-    return issue_renewal(state, batch, caller, csr, member)
+    issued = sign(state, caller, csr, subject_of(member))
+    enter_renewal(batch, member, csr, issued, by_old_key=by_old_key)
+    return issued

@@ -2,16 +2,25 @@
 
 from collections.abc import Iterable
 
+from broker.core.delivery_state import GOOD
 from broker.core.lease import Grant
 from broker.core.operators import may_decide, unnamed_refusal
 from broker.core.renewal import Backoff
 from broker.errors import ForbiddenError, NotFoundError, UnavailableError
+from broker.runtime.events import EventName
+from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
+from broker.shell.grants import count_renewal
+from broker.shell.happenings import hooks_ran
+from broker.shell.outbox import note_sent
+from broker.shell.redelivery import rest
 from broker.shell.served import note_served
 from broker.shell.state import BrokerState
+from broker.shell.turns import OWN, begin_work, hand_back
 from broker.shell.verbs.approvals import settle
-from broker.shell.worklist import OWN, candidates, next_look_ms
+from broker.shell.worklist import candidates, local_waits, next_look_ms
+from broker.units import UnixSeconds
 from broker.wire.approval import DecideApproval
 from broker.wire.codec import fault_of
 from broker.wire.control import Ack
@@ -26,6 +35,7 @@ from broker.wire.work import (
     Decided,
     ExtendLease,
     Failed,
+    HooksRan,
     Install,
     Installed,
     Lease,
@@ -35,6 +45,9 @@ from broker.wire.work import (
     ReleaseLease,
     RenewMember,
     RenewOwn,
+    RunHooks,
+    SendNotice,
+    Sent,
     WorkAnswer,
 )
 
@@ -43,9 +56,11 @@ LEASE_MS = 60_000
 LEASE_MS_MAX = 600_000
 
 
-def lease_work(state: BrokerState, batch: Batch, caller: Caller, _request: LeaseWork) -> WorkAnswer:
+def lease_work(state: BrokerState, batch: Batch, caller: Caller, request: LeaseWork) -> WorkAnswer:
     """Grant the best item for the caller's service."""
     assert caller.service is not None
+    if not request.local and caller.service is Service.RENEWAL and local_waits(state, caller):
+        return WorkAnswer(None, next_in_ms=0, local_waits=True)
     for key, item in candidates(state, caller.service, caller):
         if state.leases.is_held(key):
             continue
@@ -53,8 +68,9 @@ def lease_work(state: BrokerState, batch: Batch, caller: Caller, _request: Lease
             key, item, caller.identity, now_ms=caller.now_ms, ttl_ms=LEASE_MS
         )
         _take_back_if_void(state, batch, grant)
+        begin_work(state, batch, grant)
         return WorkAnswer(Lease(grant.lease_id, LEASE_MS, item), next_in_ms=0)
-    return WorkAnswer(None, next_in_ms=next_look_ms(state, caller.service, caller.now))
+    return WorkAnswer(None, next_in_ms=next_look_ms(state, caller.service, caller))
 
 
 def _take_back_if_void(state: BrokerState, batch: Batch, grant: Grant) -> None:
@@ -71,6 +87,7 @@ def extend_lease(state: BrokerState, _batch: Batch, caller: Caller, request: Ext
 def release_lease(state: BrokerState, batch: Batch, caller: Caller, request: ReleaseLease) -> Ack:
     """Take an item back untouched."""
     grant = state.leases.end(request.lease_id, caller.identity, caller.now_ms)
+    hand_back(state, grant)
     give_back(batch, (grant,))
     return Ack()
 
@@ -78,8 +95,17 @@ def release_lease(state: BrokerState, batch: Batch, caller: Caller, request: Rel
 def give_back(batch: Batch, grants: Iterable[Grant]) -> None:
     """Tell the services that items are free again."""
     for grant in grants:
-        service = Service.APPROVAL if isinstance(grant.item, Approve) else Service.RENEWAL
-        batch.publish(WorkAvailable(service))
+        batch.publish(WorkAvailable(_service_of(grant)))
+
+
+def _service_of(grant: Grant) -> Service:
+    match grant.item:
+        case Approve():
+            return Service.APPROVAL
+        case SendNotice():
+            return Service.NOTIFY
+        case _:
+            return Service.RENEWAL
 
 
 def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: CompleteWork) -> Ack:
@@ -98,6 +124,10 @@ def complete_work(state: BrokerState, batch: Batch, caller: Caller, request: Com
             _renewal_done(state, batch, caller, (grant, result))
         case Approve(), Decided():
             _decided(state, batch, caller, (item, result))
+        case SendNotice(), Sent() | Failed():
+            note_sent(state, batch, caller, (item, result))
+        case RunHooks(), HooksRan() | Failed():
+            hooks_ran(state, batch, caller, (item, result))
         case _:
             raise ForbiddenError(f"{result.__class__.__name__} is no outcome of this work")
     return Ack()
@@ -134,7 +164,10 @@ def _renewal_failed(
     grant, failed = what
     renewal = state.settings.renewal
     backoff = state.backoff.get(grant.key, Backoff()).after_failure(
-        caller.now_ms, min_ms=renewal.backoff_min.ms, max_ms=renewal.backoff_max.ms
+        caller.now_ms,
+        min_ms=renewal.backoff_min.ms,
+        max_ms=renewal.backoff_max.ms,
+        left_s=_not_after(state, grant, caller.now) - caller.now,
     )
     member_id = _member_id(state, grant)
     member = state.ledger.member(member_id) if state.serves else None
@@ -163,14 +196,25 @@ def _renewal_done(
         except NotFoundError as error:
             _renewal_failed(state, batch, caller, (grant, Failed(error.detail)))
             return
+    count_renewal(state, batch, caller)
 
     def forget() -> None:
         state.backoff.pop(grant.key, None)
         if grant.key == OWN:
+            if done.state not in GOOD:
+                rest(state, caller)  # live, with nothing to go back to: its hooks are tried again
+            if state.own_failure and not state.serves and done.state in GOOD:
+                log(EventName.RENEWAL_RECOVERED, host=state.host, after=state.own_failure)
             state.force_renewal = False
             state.own_failure = ""
 
     batch.after_commit.append(forget)
+
+
+def _not_after(state: BrokerState, grant: Grant, now: UnixSeconds) -> UnixSeconds:
+    if isinstance(grant.item, RenewMember):
+        return grant.item.not_after
+    return state.own.not_after or now
 
 
 def _member_id(state: BrokerState, grant: Grant) -> str:

@@ -1,0 +1,78 @@
+"""The process table of a node: as many processes as the settings say, and whose file it is."""
+
+import configparser
+
+import pytest
+from msgspec.structs import replace
+
+from broker.cli.processtable import MARK, process_table, write_process_table
+from broker.errors import SettingsError
+from broker.runtime.paths import Paths
+from broker.runtime.settings import Notify, Pool, Settings, parse_settings
+
+
+def parsed(settings: Settings) -> configparser.RawConfigParser:
+    """Return the table as supervisord reads it."""
+    table = configparser.RawConfigParser(inline_comment_prefixes=(";",))
+    table.read_string(process_table(settings))
+    return table
+
+
+def test_what_nobody_needs_is_not_started() -> None:
+    """A process costs memory, also when it only idles."""
+    table = parsed(Settings())
+    assert not table.has_section("program:remote-renewal")
+    assert not table.has_section("program:notify")
+    assert table.get("program:renewal", "numprocs") == "2"
+    assert not table.has_option("program:gateway", "numprocs")
+
+
+def test_the_settings_say_how_many() -> None:
+    """Several gateways share the ports, so each needs a name and a log of its own."""
+    table = parsed(Settings(pool=Pool(renewal=4, gateway=3, remote_renewal=2)))
+    for name, count in (("renewal", "4"), ("gateway", "3"), ("remote-renewal", "2")):
+        section = f"program:{name}"
+        numbered = f"{name}-%(process_num)d"
+        assert table.get(section, "numprocs") == count
+        assert table.get(section, "process_name") == numbered
+        assert table.get(section, "stdout_logfile") == f"%(here)s/log/{numbered}.log"
+
+
+def test_whoever_is_to_be_told_needs_the_process_that_tells() -> None:
+    """Only then; one is enough."""
+    told = replace(Settings(), notify=Notify(ntfy="https://ntfy.example/mesh"))
+    assert parsed(told).has_section("program:notify")
+
+
+def test_everything_else_is_as_packaged() -> None:
+    """Scaling touches what scales and nothing besides."""
+    usual, scaled = parsed(Settings()), parsed(Settings(pool=Pool(renewal=9, gateway=2)))
+    assert usual.sections() == scaled.sections()
+    for section in usual.sections():
+        if section not in {"program:renewal", "program:gateway"}:
+            assert usual.items(section) == scaled.items(section)
+
+
+@pytest.mark.parametrize("pool", [{"renewal": 0}, {"gateway": 33}, {"workers": 2}])
+def test_impossible_numbers_are_refused_by_name(pool: dict[str, int]) -> None:
+    """A node without a gateway has no doors."""
+    with pytest.raises(SettingsError):
+        parse_settings({"pool": pool}, "certmesh.toml")
+
+
+def test_a_changed_setting_rewrites_our_own_file_once(paths: Paths) -> None:
+    """`certmesh up` after an edit of certmesh.toml."""
+    assert write_process_table(paths, Settings())
+    assert paths.supervisord.read_text().startswith(MARK)
+    assert not write_process_table(paths, Settings())
+    assert write_process_table(paths, Settings(pool=Pool(renewal=3)))
+    assert "numprocs=3" in paths.supervisord.read_text()
+
+
+def test_a_table_that_somebody_made_their_own_is_kept(paths: Paths) -> None:
+    """Who takes the first line away wants to write the file."""
+    write_process_table(paths, Settings())
+    own = paths.supervisord.read_text().removeprefix(MARK)
+    paths.supervisord.write_text(own)
+    assert not write_process_table(paths, Settings(pool=Pool(renewal=3)))
+    assert paths.supervisord.read_text() == own

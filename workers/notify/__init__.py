@@ -1,0 +1,1 @@
+"""The notify loop: carry notices to the people of `[notify]`, by webhook, ntfy and mail."""
