@@ -37,6 +37,7 @@ GIVE_UP_MS = 30_000
 """So long a broker that cannot take a request now (no broker, a full disk) is asked again."""
 
 STILL_INSTALLING = "the member is still installing; its report follows"
+ANOTHER = "the member answered for another certificate than the one it was given"
 
 
 @dataclass(slots=True)
@@ -88,6 +89,8 @@ class Flight:
         match answer:
             case RekeyAnswer():
                 self.csr, self.step = answer.csr, "sign"
+            case InstallAnswer() if self.issued is not None and answer.serial != self.issued.serial:
+                self._ends(Failed(ANOTHER))
             case InstallAnswer():
                 self._ends(Installed(answer.serial, answer.state, answer.detail, answer.hook_ms))
             case DeadlineError() if self.step == "install":

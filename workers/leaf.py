@@ -135,6 +135,20 @@ def check_pair(leaf: x509.Certificate, key_pem: bytes) -> None:
         )
 
 
+def check_request(leaf: x509.Certificate, csr: bytes) -> None:
+    """Verify that the certificate was issued for the key of this request (DER).
+
+    Raises:
+        CSRRejectedError: Another key, or an unreadable one.
+    """
+    try:
+        fits = spki_of(x509.load_der_x509_csr(csr)) == spki_of(leaf)
+    except PARSE_ERRORS:
+        fits = False
+    if not fits:
+        raise CSRRejectedError("the new certificate does not belong to the key that was asked for")
+
+
 def unix(moment: datetime) -> UnixSeconds:
     """Return whole seconds since the epoch."""
     return UnixSeconds(int(moment.timestamp()))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from broker.clock import boottime_ms
-from broker.errors import LeaseLostError, MeshError, StorageError
+from broker.errors import InternalError, LeaseLostError, MeshError, StorageError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.settings import Renewal
@@ -176,7 +176,8 @@ class Sweep:
             if isinstance(answer, OSError):
                 flight.answered(StorageError(f"cannot read or write here: {answer}"))
             elif isinstance(answer, Exception) and not isinstance(answer, MeshError):
-                raise answer
+                # Whatever an answer did to a library, the others in flight do not pay for it.
+                flight.answered(InternalError(f"the call failed ({type(answer).__name__})"))
             else:
                 flight.answered(answer)
 

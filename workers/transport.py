@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
 from broker.clock import boottime_ms
@@ -36,6 +37,8 @@ CONNECT_S_MAX = 3.0
 
 ANSWER_BYTES_MAX = 1_048_576
 CHUNK_BYTES = 65_536
+RETRY_S_MAX = 3_600
+DIGITS_MAX = 9
 NOT_MODIFIED = 304
 
 REFUSED = "the CA did not accept this node's certificate: expired, revoked or from another mesh"
@@ -132,6 +135,14 @@ class _PinnedAdapter(HTTPAdapter):
         """Leave the pool as the context made it."""
 
 
+class _Session(requests.Session):
+    """Looks at no redirect: the library would read its whole body, and stumble over its target."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # type: ignore[explicit-override]  # typing.override is 3.12
+        del resp
+        return None
+
+
 def open_session(
     context: ssl.SSLContext, server_name: str | None, wires: Wires | None = None
 ) -> requests.Session:
@@ -139,7 +150,7 @@ def open_session(
 
     Its connections are noted in `wires`, for somebody who may have to cut them.
     """
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False  # REQUESTS_CA_BUNDLE and proxies would override the pin silently
     session.adapters.clear()
     session.mount("https://", _PinnedAdapter(context, server_name, wires or Wires()))
@@ -164,6 +175,8 @@ def exchange(session: requests.Session, urls: Sequence[str], ask: Ask) -> bytes:
             return _answer_of(session, url, ask, left_s)
         except requests.RequestException as error:
             failures.append(f"{_place(url)} {reason_of(error, ask)}")
+        except (HTTPError, ValueError) as error:  # what a library makes of a garbled answer
+            failures.append(f"{_place(url)} answered nonsense ({type(error).__name__})")
     raise PeerUnreachableError(
         "no address answered: " + "; ".join(failures) if failures else "no address is known",
         hint="is the other node running (`certmesh status` there), and is its port reachable?",
@@ -214,9 +227,16 @@ def error_of(status: int, raw: bytes, retry_after: str = "") -> MeshError:
         )
     if code is ErrorCode.NOT_PRIMARY:
         return ElsewhereError(problem.detail, hint=problem.hint, primary=problem.primary)
-    wait_ms = int(retry_after) * 1000 if retry_after.isascii() and retry_after.isdigit() else 0
     kind = error_classes().get(code, InternalError)
+    wait_ms = _seconds_of(retry_after) * 1000
     return kind(problem.detail, hint=problem.hint, retry_after_ms=wait_ms)
+
+
+def _seconds_of(retry_after: str) -> int:
+    """Return the pause a peer asked for, an hour at most: it may mean harm."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return 0
+    return min(int(retry_after[:DIGITS_MAX]), RETRY_S_MAX)
 
 
 def reason_of(error: requests.RequestException, ask: Ask) -> str:

@@ -43,6 +43,18 @@ def write_process_table(paths: Paths, settings: Settings) -> bool:
     return True
 
 
+def is_from_settings(paths: Paths) -> bool:
+    """Return whether supervisord.conf is ours to write; one without our first line is a person's.
+
+    A command that was killed may have written it and not told supervisord: asking whether it was
+    written just now is not enough.
+    """
+    try:
+        return paths.supervisord.read_bytes().startswith(MARK.encode())
+    except FileNotFoundError:
+        return False
+
+
 def process_table(settings: Settings) -> str:
     """Return the process table for a node with these settings."""
     counts = {

@@ -168,7 +168,9 @@ class Pace:
         A turn that is kept already is not kept for longer: who asks all the time and never comes
         in time keeps the sweep away once, not for ever.
         """
-        self._asked.setdefault(key, turn_ms + every_ms)
+        if self._asked.get(key, 0) <= turn_ms:
+            self._asked.pop(key, None)
+            self._asked[key] = turn_ms + every_ms
         if len(self._asked) > SAVED_MAX:
             self._asked.popitem(last=False)
 

@@ -71,9 +71,11 @@ def read_pair(path: Path) -> CurvePair:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
         descriptor = os.open(path, flags)
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            content = file.read(_FILE_BYTES_MAX)
+        try:
+            found = os.fstat(descriptor)
+            content = os.read(descriptor, _FILE_BYTES_MAX)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as error:

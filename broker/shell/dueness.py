@@ -23,6 +23,8 @@ SCAN_EVERY_MS = 500
 """After a page without a ready member: how long the ledger is left alone."""
 AWAY_MAX = 4_096
 """Silent members kept aside during one walk; further ones are found by the next."""
+AWAY_LOOKS = 256
+"""Of these, how many one look checks again: a few milliseconds, if all came back meanwhile."""
 LOOK_ON_MS = 20
 """In the middle of a walk over more rows than one look reads."""
 
@@ -42,7 +44,9 @@ def due_members(state: BrokerState, caller: Caller) -> Iterator[DueRow]:
             break
         while state.due:
             yield from _if_still_due(state, state.due.popleft(), caller)
-    while state.due_after == BEFORE_ALL and state.due_away:
+    for _ in range(AWAY_LOOKS):
+        if state.due_after != BEFORE_ALL or not state.due_away:
+            break
         yield from _if_still_due(state, state.due_away.popleft(), caller)
 
 
@@ -53,7 +57,7 @@ def next_sweep_ms(state: BrokerState, caller: Caller) -> int | None:
     """
     if not state.serves or state.keys.issuer is None:
         return None
-    if state.due or state.due_after != BEFORE_ALL:
+    if state.due or state.due_away or state.due_after != BEFORE_ALL:
         return LOOK_ON_MS
     moments = [state.due_wake_ms]
     if state.due_not_before_ms < caller.now_ms + SCAN_EVERY_MS:

@@ -47,6 +47,13 @@ def note_happenings(state: BrokerState, batch: Batch) -> None:
     if state.membership is None or not state.own.present:
         return
     book, kept = state.happenings, _kept(state)
+    looked, seen = book.looked, book.seen
+
+    def look_again() -> None:
+        """What was found is lost with the drain, so that nothing was looked at."""
+        book.looked, book.seen = looked, seen
+
+    batch.on_void.append(look_again)
     found = _with_revocation(state, book, _with_trust(state, kept))
     found = _with_lists(state, book, found)
     if found == kept:

@@ -219,6 +219,6 @@ def _literal(setting: str) -> tuple[str, int]:
     except ValueError:
         raise SettingsError(
             f"listen.workers = {setting!r} names no address of this machine",
-            hint='write an address and a port, such as "0.0.0.0:7644"',
+            hint='write an address and a port, such as "0.0.0.0:7645"',
         ) from None
     return host, port

@@ -35,6 +35,8 @@ from broker.wire.notice import NoticeEvent
 LOCAL_READ_TO = "notices.read_to"
 NEWS_ROWS = 2_000
 """Journal rows read in one look, most of them without their payload."""
+NEWS_MEMBERS = 128
+"""Members that one look goes into because of such rows; the rest is for the next look."""
 REIGN_ROWS = 10_000
 """How far back a new primary looks: the one before it may have died before it told."""
 PAGE = 64
@@ -94,6 +96,8 @@ def _leave_others_alone(batch: Batch, ledger: Ledger, own: str) -> None:
     """Forget what this node, as the primary, had not told: it is the next one's to find."""
     if ledger.troubles_elsewhere(own):
         batch.beside(lambda ledger: ledger.troubles_end_elsewhere(own))
+        # A hand-over that fails leaves this node in its reign: it has to find them once more.
+        batch.keep(LOCAL_READ_TO, b"")
 
 
 def _look_at_self(state: BrokerState, batch: Batch, now: UnixSeconds) -> None:
@@ -124,7 +128,11 @@ def _from_journal(state: BrokerState, batch: Batch, now: UnixSeconds) -> dict[st
     start = book.read_to if book.read_to is not None else _begin(ledger)
     rows = ledger.news(start, NEWS_ROWS)
     found: dict[str, str] = {}
-    for _, term, payload in rows:
+    reached = start
+    for sequence, term, payload in rows:
+        if len(found) == NEWS_MEMBERS:
+            break
+        reached = sequence
         fact = fact_in(payload) if payload is not None else None
         if isinstance(fact, RenewalFailed):
             found[fact.member_id] = fact.detail
@@ -132,12 +140,12 @@ def _from_journal(state: BrokerState, batch: Batch, now: UnixSeconds) -> dict[st
             found.setdefault(fact.member_id, "")
         elif isinstance(fact, FailoverPromoted) and term == ledger.term:
             _promoted(state, batch, fact, now)
-    reached = rows[-1][0] if rows else start
     if found or len(rows) == NEWS_ROWS:
         text = f"{ledger.term} {reached}".encode()
         batch.keep(LOCAL_READ_TO, text)
-        before = book.read_to
-        batch.on_void.append(lambda: setattr(book, "read_to", before))
+    before = book.read_to
+    # Rows of this very drain were read too: after a rollback others get their numbers.
+    batch.on_void.append(lambda: setattr(book, "read_to", before))
     book.read_to = reached
     return found
 

@@ -46,8 +46,13 @@ def follow_delivery(state: BrokerState, caller: Caller, before: OwnCertificate) 
         return
     if own.state in UNSERVED:
         rest(state, caller)
-    elif own.state in GOOD and before.state in UNSERVED:
+    elif own.state in GOOD and (before.state in UNSERVED or _is_younger(own, before)):
         state.backoff.pop(OWN, None)
         if state.own_failure and not state.serves:
             log(EventName.RENEWAL_RECOVERED, host=state.host, after=state.own_failure)
         state.own_failure = ""
+
+
+def _is_younger(own: OwnCertificate, before: OwnCertificate) -> bool:
+    """Whether a newer certificate came: what kept this node from renewing itself is over."""
+    return (own.not_after or 0) > (before.not_after or 0)

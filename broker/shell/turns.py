@@ -55,7 +55,7 @@ def push_turn_ms(
     if state.pace.pulls(member.member_id):
         issued_at = UnixSeconds(newest.not_before + BACKDATE_S)
         ends = UnixSeconds(newest.not_after)
-        comes_at = pull_at(UnixSeconds(newest.renew_at), issued_at, ends)
+        comes_at = pull_at(_due_without_jitter(state, newest), issued_at, ends)
         comes_ms = caller.now_ms + (comes_at - caller.now) * 1000
         yields_ms = max(yields_ms, comes_ms + member_every_ms(state))
     return max(
@@ -63,6 +63,13 @@ def push_turn_ms(
         yields_ms,
         backoff.not_before_ms if backoff is not None else 0,
     )
+
+
+def _due_without_jitter(state: BrokerState, newest: CertificateRow) -> UnixSeconds:
+    """Return when the member itself finds its certificate due: it does not know what was drawn."""
+    mesh, issued_at = state.mesh_row(), newest.not_before + BACKDATE_S
+    used_s = (newest.not_after - issued_at) * mesh.policy.renew_at if mesh is not None else 0
+    return UnixSeconds(max(newest.renew_at, int(issued_at + used_s)))
 
 
 def own_every_ms(state: BrokerState) -> int:

@@ -7,8 +7,9 @@ then the members that are due. Approval: requests nobody was asked about yet.
 from collections.abc import Hashable, Iterator
 
 from broker.core.approval import in_turns
+from broker.core.remote import RemoteGrant
 from broker.shell.caller import Caller
-from broker.shell.dueness import LOOK_ON_MS, due_members, next_sweep_ms
+from broker.shell.dueness import LOOK_ON_MS, DueRow, due_members, next_sweep_ms
 from broker.shell.grants import with_mandate
 from broker.shell.happenings import waiting_hooks
 from broker.shell.oldkey import by_old_key, needs_old_key
@@ -25,6 +26,7 @@ LOOK_SOON_MS = 250
 LOOK_AGAIN_MS_MAX = 60_000
 """Due dates are wall time and read again at least this often (laptops sleep)."""
 APPROVALS_PAGE = 512
+KEY_HOLDERS = frozenset({"primary", "standby"})
 
 Candidate = tuple[Hashable, WorkItem]
 
@@ -39,8 +41,7 @@ def candidates(state: BrokerState, service: Service, caller: Caller) -> Iterator
         yield from _local(state, caller)
         yield from _due_members(state, caller)
     elif service is Service.REMOTE_RENEWAL and caller.grant is not None:
-        for key, item in _due_members(state, caller):
-            yield key, with_mandate(state, caller.grant, item, caller.now)
+        yield from _for_remote(state, caller, caller.grant)
 
 
 def local_waits(state: BrokerState, caller: Caller) -> bool:
@@ -123,18 +124,37 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
 
 
 def _due_members(state: BrokerState, caller: Caller) -> Iterator[tuple[Hashable, RenewMember]]:
-    for member, certificate in due_members(state, caller):
-        yield (
-            ("member", member.member_id),
-            RenewMember(
-                host=member.host,
-                member_id=member.member_id,
-                endpoint=member.endpoint,
-                serial=certificate.serial,
-                not_after=UnixSeconds(certificate.not_after),
-                term=state.ledger.term,
-            ),
-        )
+    for row in due_members(state, caller):
+        yield _renewal_of(state, row)
+
+
+def _renewal_of(state: BrokerState, row: DueRow) -> tuple[Hashable, RenewMember]:
+    member, certificate = row
+    return (
+        ("member", member.member_id),
+        RenewMember(
+            host=member.host,
+            member_id=member.member_id,
+            endpoint=member.endpoint,
+            serial=certificate.serial,
+            not_after=UnixSeconds(certificate.not_after),
+            term=state.ledger.term,
+        ),
+    )
+
+
+def _for_remote(state: BrokerState, caller: Caller, grant: RemoteGrant) -> Iterator[Candidate]:
+    """Yield members for a worker on another machine: those that hold no key of the CA.
+
+    Whoever brings a renewal could bring a CSR of its own. A name in a certificate is all that makes
+    a key holder to others, so those are renewed by processes of this machine alone. A row that is
+    passed over is found again by the next look at the ledger.
+    """
+    for row in due_members(state, caller):
+        member = row[0]
+        if member.role not in KEY_HOLDERS and not member.nominated:
+            key, item = _renewal_of(state, row)
+            yield key, with_mandate(state, grant, item, caller.now)
 
 
 def _approvals(state: BrokerState, caller: Caller) -> Iterator[Candidate]:

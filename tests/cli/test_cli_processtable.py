@@ -7,8 +7,11 @@ from msgspec.structs import replace
 
 from broker.cli.processtable import MARK, process_table, write_process_table
 from broker.errors import SettingsError
+from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
-from broker.runtime.settings import Notify, Pool, Settings, parse_settings
+from broker.runtime.settings import Notify, Pool, Settings, load_settings, parse_settings
+from tests.cli.command import Certmesh
+from tests.cli.fake_supervisord import fake_supervisord
 
 
 def parsed(settings: Settings) -> configparser.RawConfigParser:
@@ -76,3 +79,23 @@ def test_a_table_that_somebody_made_their_own_is_kept(paths: Paths) -> None:
     paths.supervisord.write_text(own)
     assert not write_process_table(paths, Settings(pool=Pool(renewal=3)))
     assert paths.supervisord.read_text() == own
+
+
+def test_a_table_that_a_killed_command_wrote_is_taken_over_by_the_next_one(
+    member_home: Paths, certmesh: Certmesh
+) -> None:
+    """Else supervisord never hears of it: the file is as it should be ever after."""
+    write_process_table(member_home, load_settings(member_home.settings))
+    with fake_supervisord(member_home.supervisor_socket) as called:
+        said = certmesh("up", "--no-wait")
+    assert said.status == Exit.OK
+    assert "taken over from certmesh.toml: renewal" in said.err
+    assert "supervisor.addProcessGroup" in called
+
+
+def test_a_table_of_a_person_is_not_taken_over(member_home: Paths, certmesh: Certmesh) -> None:
+    """Whoever writes it says when."""
+    member_home.supervisord.write_text("[supervisord]\n")
+    with fake_supervisord(member_home.supervisor_socket) as called:
+        assert certmesh("up", "--no-wait").status == Exit.OK
+    assert "supervisor.reloadConfig" not in called

@@ -16,7 +16,7 @@ BOUND = RemoteWorkerView("c1", "nas", "a1", "bound", KEY, NOW, "ann", connected=
 OVER = RemoteWorkerView("c0", "nas", "a1", "revoked", KEY, NOW, "bob")
 
 
-def ready(console: FakeConsole, listen: str = "0.0.0.0:7644", host: str = "atlas") -> None:
+def ready(console: FakeConsole, listen: str = "0.0.0.0:7645", host: str = "atlas") -> None:
     """Let the console answer everything that enrolling asks."""
     console.answer("POST", "/v1/remote-workers", ENROLLED)
     console.answer("GET", "/v1/remote-workers", RemoteWorkersView((ENROLLED,), listen))
@@ -77,7 +77,7 @@ def test_refusals_end_in_their_exit_status(console: FakeConsole, certmesh: Certm
 
 def test_the_list_shows_what_became_of_each_grant(console: FakeConsole, certmesh: Certmesh) -> None:
     """Newest first, with what the machine is worth; the key is shortened for people only."""
-    view = RemoteWorkersView((BOUND, OVER), "0.0.0.0:7644")
+    view = RemoteWorkersView((BOUND, OVER), "0.0.0.0:7645")
     console.answer("GET", "/v1/remote-workers", view)
     said = certmesh("worker", "list")
     assert [line.split()[:4] for line in said.out.splitlines()[1:]] == [
@@ -85,7 +85,7 @@ def test_the_list_shows_what_became_of_each_grant(console: FakeConsole, certmesh
         ["nas", "revoked", "-", "0"],
     ]
     assert KEY not in said.out
-    assert "0.0.0.0:7644" in said.err
+    assert "0.0.0.0:7645" in said.err
     body = certmesh("worker", "list", "--json").body
     assert (body["schema"], body["workers"][0]["public_key"]) == ("certmesh.worker-list/1", KEY)
     console.answer("GET", "/v1/remote-workers", RemoteWorkersView(()))

@@ -76,6 +76,15 @@ def test_who_came_too_early_has_the_next_turn_for_one_turn() -> None:
     assert pace.kept_until_ms("m1") == 0
 
 
+def test_who_asks_again_after_its_turn_was_over_is_given_another() -> None:
+    """A worker held the host for minutes: a turn kept before that is of no use to it now."""
+    pace = Pace()
+    pace.begin("m1", Millis(0), MINUTE_MS)
+    pace.ask("m1", 60_000, MINUTE_MS)
+    pace.ask("m1", 500_000, MINUTE_MS)
+    assert pace.kept_until_ms("m1") == 560_000
+
+
 def test_a_restart_keeps_the_attempts_that_failed() -> None:
     """`kill -9` is no way to more attempts; time that went by meanwhile counts."""
     first, second = Pace(), Pace()

@@ -134,3 +134,14 @@ def test_a_key_of_another_user_is_refused(paths: Paths) -> None:
     os.chown(worker_key_file(paths), 12345, 12345)
     with pytest.raises(KeyRejectedError):
         worker_pair(paths)
+
+
+def test_a_refused_file_leaves_no_descriptor_open(home: Path) -> None:
+    """The broker tries again every second, and libzmq ends a process that runs out of them."""
+    place = home / "server.key"
+    place.mkdir(mode=0o700)
+    before = set(Path("/proc/self/fd").iterdir())
+    for _ in range(3):
+        with pytest.raises(KeyRejectedError):
+            read_pair(place)
+    assert set(Path("/proc/self/fd").iterdir()) == before

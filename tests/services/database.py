@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.services.mesh import Node
 from tests.services.page import blocks, placed
 from tests.services.program import environment, listens, running
+from tests.support import eventually
 
 USER = "postgres"
 PAGES_PLACE = "/var/lib/postgresql/tls"
@@ -71,6 +72,8 @@ class Database:
         log = self.place / "postgres.log"
         with running([self.program, "-D", str(self.base)], log, user=USER):
             listens(node.port, log)
+            # It listens before it lets anybody in.
+            eventually(lambda: "ready to accept connections" in log.read_text(), within_s=20)
             yield
 
     @contextlib.contextmanager

@@ -10,7 +10,7 @@ from broker.clock import wall_s
 from broker.errors import BundleRejectedError, ForbiddenError
 from broker.pki.crl import sign_crl
 from broker.runtime.files import private_directory, write_atomic
-from broker.shell.happenings import TRIES_MAX
+from broker.shell.happenings import TRIES_MAX, note_happenings
 from broker.shell.membership import write_membership
 from broker.wire.control import Ack
 from broker.wire.enrollment import CRLInstalled, InstallCRL
@@ -290,3 +290,21 @@ def test_a_change_of_the_lists_while_the_broker_was_away_is_told(duo: Room) -> N
     assert told(birch, HooksRan()) == ""
     birch.restart(lambda: write_lists(birch, "second"))
     assert told(birch, HooksRan()) == "crl_changed"
+
+
+@pytest.mark.parametrize("event", ["revoked", "crl_changed"])
+def test_what_was_found_in_a_drain_that_was_lost_is_found_again(duo: Room, event: str) -> None:
+    """The disk was full for a moment; nothing else comes to make the node look."""
+    birch = duo["birch"]
+    birch.note_certificate()
+    if event == "revoked":
+        revoke(duo, "birch")
+        carry(duo, "birch")
+    else:
+        write_lists(birch, "first")
+    desk = birch.office.desk
+    batch = desk.open_batch()
+    note_happenings(desk.state, batch)
+    batch.rollback()
+    birch.note_certificate()
+    assert told(birch, HooksRan()) == event

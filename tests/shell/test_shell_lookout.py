@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from broker.clock import boottime_ms, wall_s
-from broker.shell.lookout import KIND_MAX, PAGE, look
+from broker.shell.books import Leaving
+from broker.shell.lookout import KIND_MAX, NEWS_MEMBERS, PAGE, look
 from broker.shell.outbox import tell
 from broker.units import Millis
+from broker.wire.facts import ActionRefused, CertificateServed
 from tests.shell.mesh_room import Room
 from tests.shell.notice_room import (
     DUE_MS,
@@ -16,6 +18,7 @@ from tests.shell.notice_room import (
     notices,
     pass_ms,
     renew,
+    serve,
     told,
 )
 from tests.shell.scenes import fail_over
@@ -149,3 +152,52 @@ def test_the_end_of_what_nobody_was_told_is_not_told(home: Path) -> None:
         renew(room, "nas", "atlas")
         look_around(room)
         assert told(room["atlas"]) == []
+
+
+def test_many_failures_at_once_are_gone_into_over_several_looks(home: Path) -> None:
+    """A thousand hooks fail with one broken package; the broker's loop has 20 ms for all of it."""
+    with notice_room(home, "nas") as room:
+        look_once(room)
+        count = 3 * NEWS_MEMBERS
+        crowd(room, count)
+        desk = room["atlas"].office.desk
+        batch = desk.open_batch()
+        for number in range(count):
+            batch.append(CertificateServed(f"{number:032x}", "aa", "failed", "hook web"), "test")
+        desk.finish(batch, [])
+        ledger, seen = room["atlas"].office.ledger, []
+        for _ in range(4):
+            look_once(room)
+            seen.append(ledger.trouble_count("hook.failed"))
+        assert seen == [NEWS_MEMBERS, 2 * NEWS_MEMBERS, count, count]
+
+
+def test_a_row_that_takes_the_number_of_one_that_was_rolled_back_is_looked_at(home: Path) -> None:
+    """A look reads rows of its own drain; on a full disk they vanish, and their numbers come."""
+    with notice_room(home, "nas") as room:
+        look_around(room)
+        desk = room["atlas"].office.desk
+        batch = desk.open_batch()
+        batch.append(ActionRefused("set-policy", "mesh", "forbidden"), "ann")
+        look(desk.state, batch, wall_s())
+        batch.rollback()
+        serve(room, "nas", "failed", "hook web exit 1")
+        look_once(room)
+        assert told(room["atlas"]) == [("hook.failed", "nas")]
+
+
+def test_what_was_not_told_before_a_hand_over_that_fails_is_told_after_it(home: Path) -> None:
+    """The successor did not come, so it is nobody else's to tell, and no new reign begins."""
+    with notice_room(home, "nas") as room:
+        look_once(room)
+        serve(room, "nas", "failed", "hook web exit 1")
+        desk = room["atlas"].office.desk
+        batch = desk.open_batch()
+        look(desk.state, batch, wall_s())
+        desk.finish(batch, [])
+        desk.state.leaving = Leaving("birch", 1, 1)
+        look_once(room)
+        assert told(room["atlas"]) == []
+        desk.state.leaving = None
+        look_once(room)
+        assert told(room["atlas"]) == [("hook.failed", "nas")]

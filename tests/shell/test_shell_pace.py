@@ -9,17 +9,19 @@ from broker.clock import boottime_ms
 from broker.core.presence import Presence
 from broker.errors import (
     CSRRejectedError,
+    LeaseLostError,
     RenewalInProgressError,
     StorageError,
     ThrottledError,
 )
+from broker.shell.verbs.work import LEASE_MS_MAX
 from broker.units import UnixSeconds
 from broker.wire.control import Ack
 from broker.wire.events import WorkAvailable
 from broker.wire.ids import Service
 from broker.wire.renewal import ForceRenewal, NoteOwnCertificate, StartRekey
 from broker.wire.roster import Peer
-from broker.wire.work import LeaseWork, Rekey, ReleaseLease, RenewMember, RenewOwn
+from broker.wire.work import ExtendLease, LeaseWork, Rekey, ReleaseLease, RenewMember, RenewOwn
 from tests.shell.office import make_csr
 from tests.shell.paced import Paced, paced
 from tests.shell.test_shell_loop import decided
@@ -168,6 +170,21 @@ def test_a_lease_that_was_lost_with_its_worker_was_an_attempt(mesh: Paced) -> No
     assert mesh.lease() is None
     mesh.wait(60)
     assert mesh.granted().item.host == "nas"
+
+
+def test_no_worker_keeps_a_member_for_ever_by_extending(mesh: Paced) -> None:
+    """A member that is held cannot renew itself either: it would expire in the hands of a bug."""
+    nas = mesh.enroll("nas")
+    mesh.wait(178)
+    lease = mesh.granted()
+    with pytest.raises(RenewalInProgressError):
+        mesh.pull(nas, "nas")
+    for _ in range(LEASE_MS_MAX // 50_000 - 1):
+        mesh.wait(50)
+        mesh.office.send(mesh.worker, ExtendLease(lease.lease_id, LEASE_MS_MAX), Ack)
+    mesh.wait(51)
+    with pytest.raises(LeaseLostError):
+        mesh.office.send(mesh.worker, ExtendLease(lease.lease_id, LEASE_MS_MAX), Ack)
 
 
 def test_an_attempt_that_is_handed_back_goes_on_with_the_next_worker(mesh: Paced) -> None:

@@ -139,6 +139,19 @@ def test_once_it_serves_nothing_is_due(bench: Bench) -> None:
     assert bench.attempt(Failed("no")) is not None, "the rest begins anew"
 
 
+def test_a_push_ends_the_failure_of_the_pulls_before_it(bench: Bench) -> None:
+    """The CA came after all: a warning that stays for ever is one that nobody reads."""
+    bench.note("served")
+    bench.push(300)
+    bench.office.ask(Service.CONSOLE, ForceRenewal(""), Ack)
+    assert bench.attempt(Failed("no route")) is not None
+    bench.note("served")
+    assert bench.office.desk.state.own_failure == "no route", "the same certificate is no news"
+    bench.issued_at = UnixSeconds(bench.issued_at + DAY_S)
+    bench.note("served", "bb")
+    assert bench.office.desk.state.own_failure == ""
+
+
 def test_a_restarted_broker_goes_on_with_it(bench: Bench) -> None:
     """The record on disk says so, and the first report brings it."""
     bench.note("failed")

@@ -338,3 +338,27 @@ def _heal(room: Room) -> None:
     room.run(2_000)
     assert room["atlas"].office.ledger.orphan_count() == 0
     assert room["atlas"].office.ledger.head == room["birch"].office.ledger.head
+
+
+def test_a_key_holder_is_renewed_by_processes_of_the_ca_s_machine_alone(make: Make) -> None:
+    """A granted machine that brings its own CSR must not become what members take orders from."""
+    room = make("cedar", "elm", **DUE)
+    open_port(room["atlas"].office)
+    room.nominate("elm")
+    atlas = room["atlas"]
+    enroll(atlas, "cedar")
+    bind(room, "cedar")
+    office = atlas.office
+    route = introduce(office)
+    asked = LeaseWork(local=False)
+    hosts = []
+    for _ in range(4):
+        room.clock.push(1_000)
+        lease = over_curve(office, KEY, asked, WorkAnswer, route).lease
+        hosts += [lease.item.host] if lease is not None else []
+    assert hosts == ["cedar"]
+    assert len(office.desk.state.due) <= 1, "what is passed over is not collected"
+    local = office.introduce(Service.RENEWAL)
+    lease = office.send(local, asked, WorkAnswer).lease
+    assert lease is not None
+    assert lease.item.host == "elm"

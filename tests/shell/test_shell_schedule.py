@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from broker.clock import boottime_ms, wall_s
+from broker.core.own import OwnCertificate
 from broker.core.renewal import renew_at
 from broker.errors import LeaseLostError, NotFoundError
 from broker.units import UnixSeconds
@@ -272,6 +273,25 @@ def test_a_host_that_renews_itself_is_left_to_do_so_and_swept_when_it_does_not(
     assert mesh.lease() is None
     mesh.wait(60)
     assert mesh.granted().item.host == "nas"
+
+
+def test_the_jitter_of_the_ca_brings_no_sweep_before_the_host_comes_by_itself(home: Path) -> None:
+    """A member does not know what was drawn: hours of false alarms for who cannot be reached."""
+    with paced(home, policy=SLOW, renewal={"jitter": 0.05}) as mesh:
+        mesh.office.desk.state.chance = lambda: 0.99
+        nas = mesh.enroll("nas")
+        mesh.clock.push((nas.renew_at - wall_s()) * 1000)
+        mesh.kill()
+        nas = mesh.pull(nas, "nas")
+        own = OwnCertificate(
+            known=True, present=True, not_before=nas.not_before, not_after=nas.not_after
+        )
+        comes_at = own.due_at(fraction=2 / 3, pulls=True)
+        assert comes_at is not None
+        mesh.clock.push((comes_at - wall_s() - 1) * 1000)
+        assert mesh.lease() is None
+        mesh.clock.push(90_000)
+        assert mesh.granted().item.host == "nas"
 
 
 def test_the_ca_and_the_member_draw_the_same_due_date() -> None:

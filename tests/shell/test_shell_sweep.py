@@ -1,10 +1,13 @@
 """What a renewal process is given while it has members in flight."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from broker.clock import boottime_ms
 from broker.ledger.sqlite import Ledger
+from broker.shell.dueness import AWAY_LOOKS, AWAY_MAX, LOOK_ON_MS
 from broker.shell.tasks import Task
 from broker.units import Millis, UnixSeconds
 from broker.wire.control import Ack
@@ -118,3 +121,34 @@ def test_leasing_one_after_the_other_reads_each_due_row_once(
     for _ in range(40):
         assert office.send(worker, MORE, WorkAnswer).lease is not None
     assert len(looks) == 1
+
+
+def test_silent_members_that_came_back_meanwhile_are_checked_a_few_at_a_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands were put aside and renewed themselves: no look may hold up the broker's loop."""
+    enroll(office, "nas")
+    state = office.desk.state
+    member = state.ledger.member_by_host("nas")
+    assert member is not None
+    (certificate,) = state.ledger.certificates_of(member.member_id, 1)
+    gone = replace(certificate, serial="00")
+    state.due_away.extend([(member, gone)] * AWAY_MAX)
+    state.due_not_before_ms = Millis(boottime_ms() + 60_000)
+    looked = []
+    found = Ledger.member
+
+    def counted(self: Ledger, member_id: str) -> object:
+        looked.append(member_id)
+        return found(self, member_id)
+
+    monkeypatch.setattr(Ledger, "member", counted)
+    worker = office.introduce(Service.RENEWAL)
+    answer = office.send(worker, MORE, WorkAnswer)
+    assert answer.lease is None
+    assert len(looked) <= AWAY_LOOKS
+    # The rest is looked at soon, one look after the other, until nothing is left.
+    while state.due_away:
+        assert answer.next_in_ms == LOOK_ON_MS
+        answer = office.send(worker, MORE, WorkAnswer)
+    assert answer.next_in_ms > LOOK_ON_MS

@@ -51,6 +51,23 @@ def hooks(paths: Paths, settings: Settings) -> HookSet:
     return HookSet(paths, settings, PlainPause())
 
 
+def test_a_hook_that_is_gone_when_its_turn_comes_has_failed_and_the_others_run(
+    hooks: HookSet, paths: Paths
+) -> None:
+    """A package is being removed: an error here would leave the delivery half done."""
+    place = paths.home / "hooks.d" / "deploy"
+    program(place, f"rm {place}/2-gone", "1-first")
+    program(place, "exit 0", "2-gone")
+    program(place, f"mkdir {paths.home}/ran", "3-last")
+    runs = hooks.run("deploy", "renewed", {"CERTMESH_SERIAL": ""})
+    assert [(run.hook, run.failed) for run in runs] == [
+        ("deploy/1-first", False),
+        ("deploy/2-gone", True),
+        ("deploy/3-last", False),
+    ]
+    assert "cannot look at" in runs[1].output
+
+
 @pytest.mark.parametrize("event", ["revoked", "ca_changed", "crl_changed"])
 def test_what_happens_to_the_node_is_told_to_hooks_that_ask_for_it_only(
     hooks: HookSet, paths: Paths, event: str

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from broker.clock import boottime_ms
-from broker.errors import LeaseLostError
+from broker.errors import LeaseLostError, MeshError, StorageError
 from broker.runtime.events import EventName
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings, parse_settings
@@ -44,7 +44,7 @@ class House:
     def __init__(self, paths: Paths, *items: SendNotice | Approve) -> None:
         self.paths, self.stop = paths, StopByHand()
         self.leases = [Lease(n, 60_000, item) for n, item in enumerate(items, start=1)]
-        self.refuse = False
+        self.refusal: MeshError | None = None
         self.broker = StubBroker(
             paths,
             {
@@ -59,8 +59,8 @@ class House:
         return WorkAnswer(lease, next_in_ms=0 if lease else 4_000)
 
     def _complete(self) -> Ack:
-        if self.refuse:
-            raise LeaseLostError("lease 1 is over")
+        if self.refusal is not None:
+            raise self.refusal
         return Ack()
 
     def round(self, settings: Settings) -> Outcome:
@@ -189,10 +189,54 @@ def test_a_lease_that_was_lost_is_no_crash(paths: Paths, caplog: Any) -> None:
     caplog.set_level(logging.INFO, logger="certmesh")
     with PlainServer() as server:
         house = House(paths, item("webhook"))
-        house.refuse = True
+        house.refusal = LeaseLostError("lease 1 is over")
         assert house.round(settings_of(webhook=server.url)).error == ""
     (line,) = logged(caplog, EventName.NOTICE_FAILED)
     assert line["notice_id"] == NOTICE.notice_id
+
+
+@pytest.mark.parametrize(
+    "refusal", [StorageError("the disk is full"), LeaseLostError("lease 1 is over")]
+)
+def test_a_notice_that_went_out_is_not_sent_again_because_it_could_not_be_noted(
+    paths: Paths, refusal: MeshError
+) -> None:
+    """A disk that stays full over night would page people every minute."""
+    with PlainServer() as server:
+        settings = settings_of(webhook=server.url)
+        loop = NotifyLoop(settings, paths)
+        house = House(paths, item("webhook"))
+        with house.broker, desk_at(paths, settings, Service.NOTIFY, house.stop) as desk:
+            house.refusal = refusal
+            assert loop.round(desk).error == ""
+            house.leases = [Lease(2, 60_000, item("webhook"))]
+            loop.round(desk)
+            house.refusal, house.leases = None, [Lease(3, 60_000, item("webhook"))]
+            loop.round(desk)
+            assert len(server.visits) == 1
+            assert house.results()[3] == Sent(("webhook",))
+            house.leases = [Lease(4, 60_000, item("webhook"))]
+            loop.round(desk)
+            assert len(server.visits) == 2, "asked for once more after it was noted"
+
+
+def test_a_result_that_cannot_be_noted_breaks_off_no_other_call(paths: Paths) -> None:
+    """Each target is a stream of its own, also when the broker's disk is full."""
+    go = threading.Event()
+
+    def slow(_: object) -> Page:
+        go.wait(5)
+        return _page()
+
+    def quick(_: object) -> Page:
+        threading.Timer(0.4, go.set).start()
+        return _page()
+
+    with PlainServer(slow) as first, PlainServer(quick) as second:
+        house = House(paths, item("webhook"), item("ntfy"))
+        house.refusal = StorageError("the disk is full")
+        house.round(settings_of(webhook=first.url, ntfy=second.url))
+    assert house.results() == {1: Sent(("webhook",)), 2: Sent(("ntfy",))}
 
 
 @pytest.mark.parametrize("wrong", [item("pigeon"), item(), ITEM])

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from broker.clock import wall_s
 from broker.errors import NotFoundError
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from tests.support import eventually
 from tests.workers.small_ca import DAY, SmallCA, key_pem_matches, now, pem
 from tests.workers.test_redelivery import delivery, fail_once, hook, install, live, wanted
 from workers.certstore import CertificateStore
@@ -134,6 +136,37 @@ def test_a_delivery_again_that_was_cut_short_is_finished_at_the_next_start(
     (found.store.directory / "delivery.json").unlink()
     delivery(paths, settings).settle()
     assert live(fresh) == "v0001"
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["a new one", "one delivered again"])
+def test_a_worker_that_starts_leaves_a_delivery_alone_that_another_is_at(
+    found: Delivery, paths: Paths, ca: SmallCA, settings: Settings, *, again: bool
+) -> None:
+    """Its hooks are running: not cut short, and a second reload at the same time helps nobody."""
+    fail_once(found, paths, ca)
+    hook(paths, "echo ran >> runs; while ! test -e go; do sleep 0.02; done")
+    waiting = found.waiting(wanted(paths, ca.root), wall_s())
+    assert waiting is not None
+    leaf = ca.sign(found.store.prepare(), "nas")
+
+    def deliver() -> None:
+        if again:
+            found.deliver_again(waiting)
+        else:
+            found.install(leaf, ca.issuing, ca.root)
+
+    worker = threading.Thread(target=deliver)
+    worker.start()
+    try:
+        eventually((paths.home / "runs").exists)
+        (late := threading.Timer(0.5, (paths.home / "go").touch)).start()
+        delivery(paths, settings).settle()
+        late.join()
+    finally:
+        (paths.home / "go").touch()
+        worker.join(10)
+    assert (paths.home / "runs").read_text().split() == ["ran"]
+    assert found.report().state == "installed"
 
 
 def test_while_hooks_run_another_worker_reports_the_certificate_before(

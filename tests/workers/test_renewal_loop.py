@@ -56,6 +56,7 @@ from tests.workers.loop_desk import node_in_mesh
 from tests.workers.small_ca import DOMAIN, SmallCA
 from workers.certstore import CertificateStore
 from workers.keypair import make_key_and_csr
+from workers.leaf import read_certificate, serial_of
 from workers.process import Desk, run_loop
 from workers.renewal.errand import Errand, build_errand
 from workers.renewal.logic import next_round_ms
@@ -316,9 +317,12 @@ def test_a_members_failed_hook_is_told_in_its_own_words(
 ) -> None:
     """It is renewed, and still somebody has to look."""
     _, csr = keys()
-    table = member_doors(
-        lambda _: RekeyAnswer(csr), lambda _: InstallAnswer("1f", "failed", "hook web exit 1")
-    )
+
+    def install(visit: Visit) -> InstallAnswer:
+        leaf = read_certificate(msgspec.json.decode(visit.body, type=InstallBody).leaf, "leaf")
+        return InstallAnswer(serial_of(leaf), "failed", "hook web exit 1")
+
+    table = member_doors(lambda _: RekeyAnswer(csr), install)
     assert live(store)
     with (
         caplog.at_level("INFO", "certmesh"),
@@ -326,7 +330,9 @@ def test_a_members_failed_hook_is_told_in_its_own_words(
         WorkBoard(paths, ca, renew_member(node)) as board,
     ):
         once(paths)
-    assert board.results == [Installed("1f", "failed", "hook web exit 1")]
+    (result,) = board.results
+    assert isinstance(result, Installed)
+    assert (result.state, result.detail) == ("failed", "hook web exit 1")
     assert any(
         "Certificate renewed but hook failed" in str(record.msg) and record.levelname == "WARNING"
         for record in caplog.records

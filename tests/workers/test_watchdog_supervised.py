@@ -190,7 +190,7 @@ def test_programs_stop_one_after_the_other_and_the_broker_after_the_workers(pool
     stopped = re.findall(r"stopped: (\S+) \(", text)
     assert set(stopped[:2]) == {"gateway", "console"}
     assert stopped[-2:] == ["broker", "watchdog"]
-    assert len(stopped) == 10
+    assert len(stopped) == 12
     assert "worker.killed" not in pool.log()
     assert took_ms < 3000
     with pytest.raises(Exception, match="supervisord"):

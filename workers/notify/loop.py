@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from broker.clock import boottime_ms
-from broker.errors import LeaseLostError, MeshError
+from broker.errors import MeshError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.paths import Paths
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 PERIOD_MS = 60_000
 RELEASE_MS = 300
 DETAIL_LENGTH_MAX = 300
+UNNOTED_MAX = 1_024
+"""The outbox holds 256 notices, and there are three kinds of targets."""
+
 Build = Callable[[Notify, Path], "dict[str, Target]"]
 
 
@@ -66,6 +69,7 @@ class NotifyLoop:
         self._build = build or _build
         self._targets: dict[str, Target] = {}
         self._failing: dict[str, str] = {}
+        self._unnoted: dict[tuple[str, str], Sent] = {}
 
     def round(self, desk: Desk) -> Outcome:
         """Tell until nothing is left that may be told now."""
@@ -119,6 +123,10 @@ class NotifyLoop:
             refusal = Failed("this process has no such target; the settings changed")
             desk.ask(CompleteWork(lease.lease_id, refusal), Ack)
             return None
+        known = self._unnoted.get((item.notice.notice_id, named[0]))
+        if known is not None:
+            self._note(desk, lease, (item, named[0], known))
+            return None
         target = self._targets[named[0]]
         call = Outcall(lambda wires: target.deliver(item.notice, wires), named[0])
         call.start()
@@ -139,11 +147,30 @@ class NotifyLoop:
             log(EventName.NOTICE_FAILED, detail=sent.detail, **fields)
         if not sent.taken:
             self._failing[flight.target] = sent.detail
-        try:
-            desk.ask(CompleteWork(flight.lease.lease_id, sent), Ack)
-        except LeaseLostError as error:
-            # It went out; whoever has the lease now tells it once more, under the same id.
+        error = self._note(desk, flight.lease, (flight.item, flight.target, sent))
+        if error is not None:
             log(EventName.NOTICE_FAILED, level="info", detail=error.detail, **fields)
+
+    def _note(
+        self, desk: Desk, lease: Lease, what: tuple[SendNotice, str, Sent]
+    ) -> MeshError | None:
+        """Tell the broker; return why it does not take that, if it does not.
+
+        What went out is then remembered: with the next lease (this one was lost, the disk was
+        full, another broker came) it is noted, and not sent again by this process.
+        """
+        item, target, sent = what
+        key = (item.notice.notice_id, target)
+        try:
+            desk.ask(CompleteWork(lease.lease_id, sent), Ack)
+        except MeshError as error:
+            if sent.taken:
+                self._unnoted[key] = sent
+            while len(self._unnoted) > UNNOTED_MAX:
+                del self._unnoted[next(iter(self._unnoted))]
+            return error
+        self._unnoted.pop(key, None)
+        return None
 
     def _result_of(self, flight: Flight) -> Sent:
         if not flight.call.has_ended():

@@ -18,7 +18,7 @@ import msgspec
 from broker.clock import boottime_ms, wall_s
 from broker.errors import CSRRejectedError, MeshError, NotFoundError
 from broker.runtime.events import EventName
-from broker.runtime.files import write_atomic
+from broker.runtime.files import private_directory, write_atomic
 from broker.runtime.logs import log
 from broker.runtime.settings import Renewal
 from broker.units import UnixSeconds
@@ -75,12 +75,14 @@ class Delivery:
         before = self.store.live()
         event = event_of(before)
         self._prepare(event, before)
-        done = self.store.install(leaf, issuing, *roots)
-        live = self.store.live()
-        if live is None or live.serial != done.serial:
-            raise NotFoundError("another installation has replaced this certificate already")
-        log(EventName.CERTIFICATE_INSTALLED, host=live.host, serial=live.serial)
-        return self._serve(live, event, done.previous)
+        # Under way: a worker that starts now must not take it for one that was cut short.
+        with self._alone():
+            done = self.store.install(leaf, issuing, *roots)
+            live = self.store.live()
+            if live is None or live.serial != done.serial:
+                raise NotFoundError("another installation has replaced this certificate already")
+            log(EventName.CERTIFICATE_INSTALLED, host=live.host, serial=live.serial)
+            return self._serve(live, event, done.previous)
 
     def waiting(self, wanted: Wanted, now: UnixSeconds) -> LiveCertificate | None:
         """Return what is on disk and still has to come into service: see `held`.
@@ -101,10 +103,11 @@ class Delivery:
         first = is_live and not self.store.previous()
         event: HookEvent = "issued" if first else "renewed"
         self._prepare(event, before)
-        live = found if is_live else self.store.bring_forward(found.version)
-        log(EventName.CERTIFICATE_REDELIVERED, host=live.host, serial=live.serial)
-        # What was live all the time has nothing to go back to: that was decided when it came.
-        return self._serve(live, event, "" if is_live or before is None else before.version)
+        with self._alone():
+            live = found if is_live else self.store.bring_forward(found.version)
+            log(EventName.CERTIFICATE_REDELIVERED, host=live.host, serial=live.serial)
+            # What was live all the time has nothing to go back to: that was decided when it came.
+            return self._serve(live, event, "" if is_live or before is None else before.version)
 
     def settle(self) -> None:
         """Finish a delivery that was cut short: the live certificate's hooks may not have run."""
@@ -246,7 +249,9 @@ class Delivery:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Yield whether no other worker of this node is finishing the same delivery."""
+        """Yield whether no other worker of this node is at a delivery."""
+        private_directory(self.store.directory.parent)
+        private_directory(self.store.directory)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         descriptor = os.open(self.store.directory / ".settling", flags, 0o600)
         try:

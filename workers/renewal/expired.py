@@ -17,9 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from msgspec.structs import replace
 
+from broker.clock import wall_s
 from broker.errors import (
     CertificateExpiredError,
+    CSRRejectedError,
     ErrorCode,
+    MalformedMessageError,
     MeshError,
     NotAMemberError,
     PeerUnreachableError,
@@ -32,6 +35,7 @@ from broker.wire.node import Endpoint, Membership
 from broker.wire.renewal import RenewalAnswer
 from broker.wire.work import RenewOwn
 from workers.certstore import UNREADABLE, LiveCertificate
+from workers.leaf import check_leaf, check_request, read_certificate, signed_by
 from workers.peer import ElsewhereError, PinnedSession, urls_of
 from workers.process import Desk
 from workers.renewal.patience import patiently
@@ -117,7 +121,7 @@ class OldKey:
                 continue
             asked.add(door.host)
             try:
-                return self._at(door, body), door
+                return self._fitting(self._at(door, body), csr), door
             except ElsewhereError as error:
                 refusals.append((door.host, error))
                 if may_follow and error.primary is not None and error.primary.host not in asked:
@@ -140,6 +144,23 @@ class OldKey:
                     f"{error.detail}; but there: {trouble.detail}",
                     hint=f"is the clock of {self.membership.host} right?",
                 ) from None
+
+    def _fitting(self, issued: Issued, csr: bytes) -> Issued:
+        """Return what a door issued if it is of use here; any member can have a door.
+
+        Raises:
+            PeerUnreachableError: It is not; the other doors count.
+        """
+        try:
+            leaf = read_certificate(issued.leaf, "new certificate")
+            issuing = read_certificate(issued.issuing, "issuing certificate")
+            roots = [read_certificate(der, "root certificate") for der in self.roots]
+            roots.sort(key=lambda root: not signed_by(issuing, root))
+            check_leaf(leaf, (issuing, roots[0]), self.membership.host, wall_s())
+            check_request(leaf, csr)
+        except (CSRRejectedError, MalformedMessageError) as error:
+            raise PeerUnreachableError(f"gave no certificate of use: {error.detail}") from None
+        return issued
 
     def _post(self, door: Endpoint, body: RenewExpiredBody) -> RenewalAnswer:
         urls = urls_of(door.addresses, door.enroll_port, PATH)

@@ -11,6 +11,7 @@ which cannot become anybody else; `user = "root"` has to be said. A file of `hoo
 there, its owner, as certbot's users expect: that it is in that place is root's own doing.
 """
 
+import contextlib
 import os
 import stat
 from collections.abc import Mapping
@@ -143,7 +144,9 @@ class HookSet:
             output=ended.output,
             serial=environment["CERTMESH_SERIAL"],
         )
-        self._log.add(run)
+        with contextlib.suppress(OSError):
+            # A full disk must not keep the other hooks from running; our log has the run too.
+            self._log.add(run)
         _tell(run)
         return run
 
@@ -203,7 +206,10 @@ def _distrust(order: HookOrder) -> str:
     if "/" not in order.name or file.parent.parent.name != "hooks.d":
         return ""
     for path in (file, file.parent):
-        found = path.stat()
+        try:
+            found = path.stat()
+        except OSError as error:
+            return f"not run: cannot look at {path}: {error.strerror}"
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or found.st_uid not in {0, os.geteuid()}:
             return f"not run: {path} can be written by others (chmod go-w, and check its owner)"
     return ""

@@ -60,10 +60,13 @@ class RenewalLoop:
 
     def round(self, desk: Desk) -> Outcome:
         """Do all the work there is and return when to look again."""
-        errand = self._current(desk)
-        if errand is None:
-            return Outcome(state="waiting for a mesh")
-        errand.delivery.look_again()
+        try:
+            errand = self._current(desk)
+            if errand is None:
+                return Outcome(state="waiting for a mesh")
+            errand.delivery.look_again()
+        except OSError as error:
+            raise StorageError(f"cannot write here: {error}") from None
         desk.ask(errand.delivery.report(), Ack)
         return Outcome(next_in_ms=next_round_ms(self._drain(desk, errand), self._check_every_ms))
 

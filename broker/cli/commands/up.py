@@ -6,7 +6,7 @@ import select
 import click
 
 from broker.cli.options import MeshCommand, pass_session
-from broker.cli.processtable import write_process_table
+from broker.cli.processtable import is_from_settings, write_process_table
 from broker.cli.program import tail
 from broker.cli.readiness import Readiness, log_of, look
 from broker.cli.session import Session
@@ -33,7 +33,7 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
     --timeout limits the waiting (60 s).
     """
     supervisor = Supervisor(session.paths)
-    rewritten = write_process_table(session.paths, session.settings)
+    write_process_table(session.paths, session.settings)
     if foreground:
         os.chdir(session.home)
         line = supervisor.foreground_line()
@@ -41,7 +41,7 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
     began = boottime_ms()
     running = supervisor.programs() is not None
     if running:
-        moved = supervisor.take_over() if rewritten else ()
+        moved = supervisor.take_over() if is_from_settings(session.paths) else ()
         if moved:
             session.screen.note(f"taken over from certmesh.toml: {', '.join(moved)}")
         supervisor.revive()

@@ -55,7 +55,7 @@ def enroll(session: Session, *, host: str, dry_run: bool) -> int:
     )
     if not listen:
         session.screen.note(
-            "here: set workers under [listen], such as 0.0.0.0:7644, then certmesh down and up; "
+            "here: set workers under [listen], such as 0.0.0.0:7645, then certmesh down and up; "
             "nobody listens for them yet"
         )
     if view.host == api.get("/v1/node", NodeView).host:

@@ -79,6 +79,7 @@ http {{
         listen {node.address}:{PORT} ssl;
         ssl_certificate        {node.live}/fullchain.pem;
         ssl_certificate_key    {node.live}/key.pem;
+        ssl_protocols          TLSv1.3;
         ssl_client_certificate {node.live}/chain.pem;
         ssl_verify_client      on;
         ssl_verify_depth       2;

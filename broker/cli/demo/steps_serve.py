@@ -210,11 +210,12 @@ def _ensure_hook(stage: Stage) -> None:
     listed = pick(stage.node_c.ask("hook", "list"), "hooks") or ()
     if any(line.get("name") == HOOK for line in listed):
         return
-    if nginx.program():
-        stage.node_c.ask("hook", "add", nginx.HOOK, "--", *nginx.reload_words(stage.home))
     reload = (sys.executable, "-m", "broker.cli.demo.reload", str(stage.home / "app.pid"))
-    # Under root a hook is nobody's unless it says whose: this one signals a process of ours.
+    # Under root a hook is nobody's unless it says whose: these signal processes of ours.
     whose = ("--user", "root") if os.geteuid() == 0 else ()
+    if nginx.program():
+        words = nginx.reload_words(stage.home)
+        stage.node_c.ask("hook", "add", nginx.HOOK, *whose, "--", *words)
     stage.node_c.ask("hook", "add", HOOK, *whose, "--", *reload)
 
 

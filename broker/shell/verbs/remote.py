@@ -119,7 +119,7 @@ def bind_worker(
         raise UnavailableError(
             f"{state.host} listens for no renewal workers of other machines"
             + (f": {door.trouble}" if door.trouble else ""),
-            hint=f"on {state.host}: set workers under [listen], such as 0.0.0.0:7644, and restart",
+            hint=f"on {state.host}: set workers under [listen], such as 0.0.0.0:7645, and restart",
             retry_after_ms=5000,
         )
     if not grant.public_key:

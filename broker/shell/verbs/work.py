@@ -78,8 +78,14 @@ def _take_back_if_void(state: BrokerState, batch: Batch, grant: Grant) -> None:
 
 
 def extend_lease(state: BrokerState, _batch: Batch, caller: Caller, request: ExtendLease) -> Ack:
-    """Give the holder more time."""
+    """Give the holder more time; a member no more than `LEASE_MS_MAX` altogether.
+
+    While it is held it cannot renew itself: it must not expire in the hands of a worker that hangs.
+    """
     ttl_ms = min(max(request.ttl_ms, 1), LEASE_MS_MAX)
+    grant = state.leases.live(request.lease_id, caller.identity, caller.now_ms)
+    if isinstance(grant.item, RenewMember):
+        ttl_ms = min(ttl_ms, grant.granted_ms + LEASE_MS_MAX - caller.now_ms)
     state.leases.extend(request.lease_id, caller.identity, now_ms=caller.now_ms, ttl_ms=ttl_ms)
     return Ack()
 
