@@ -15,6 +15,7 @@ from typing import Literal
 from broker.errors import DeadlineError, LeaseLostError, MeshError
 from broker.units import Millis
 from broker.wire.base import Body, Reply
+from broker.wire.claims import KeyProof
 from broker.wire.enrollment import Issued
 from broker.wire.mesh_api import InstallBody, RekeyBody
 from broker.wire.renewal import InstallAnswer, RekeyAnswer
@@ -60,6 +61,7 @@ class Flight:
     extend_ms: Millis
     step: Step = "csr"
     csr: bytes = b""
+    proof: KeyProof | None = None
     issued: Issued | None = None
     result: Installed | Failed | None = None
     again_ms: int = 0
@@ -88,7 +90,7 @@ class Flight:
         """Take what the member answered, or why it did not."""
         match answer:
             case RekeyAnswer():
-                self.csr, self.step = answer.csr, "sign"
+                self.csr, self.proof, self.step = answer.csr, answer.proof, "sign"
             case InstallAnswer() if self.issued is not None and answer.serial != self.issued.serial:
                 self._ends(Failed(ANOTHER))
             case InstallAnswer():

@@ -207,7 +207,8 @@ class Sweep:
     def _sign(self, flight: Flight) -> None:
         asked_ms = boottime_ms()
         try:
-            answer = self._broker.ask(RenewWithLease(flight.lease_id, flight.csr), RenewalAnswer)
+            request = RenewWithLease(flight.lease_id, flight.csr, flight.proof)
+            answer = self._broker.ask(request, RenewalAnswer)
         except MeshError as error:
             self._refused(flight, error)
         else:

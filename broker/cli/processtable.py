@@ -55,6 +55,16 @@ def is_from_settings(paths: Paths) -> bool:
         return False
 
 
+def lacks(paths: Paths, settings: Settings) -> tuple[str, ...]:
+    """Return the programs that the settings want and a table of a person's own does not have."""
+    if is_from_settings(paths):
+        return ()
+    found = set(_HEADING.findall(paths.supervisord.read_text(encoding="utf-8")))
+    wanted = set(_HEADING.findall(process_table(settings)))
+    usual = set(_HEADING.findall(process_table(Settings())))
+    return tuple(sorted((wanted - usual) - found))
+
+
 def process_table(settings: Settings) -> str:
     """Return the process table for a node with these settings."""
     counts = {

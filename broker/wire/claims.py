@@ -10,7 +10,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from broker.wire.base import Body
-from broker.wire.ids import Count, Hex, Host, Role, Sequence, Term, Text, UnixSeconds
+from broker.wire.ids import DER, Count, Hex, Host, Role, Sequence, Term, Text, UnixSeconds
 
 GOSSIP_BEATS_MAX = 8
 
@@ -99,6 +99,16 @@ class SignedMandate(Body, frozen=True):
     """msgpack of a `MandateStatement` and the ECDSA signature of the issuing key over it."""
 
     body: Statement
+    signature: Signature
+
+
+class KeyProof(Body, frozen=True):
+    """That whoever has the key of `leaf` asks for the certificate of a CSR: `rekey_statement`.
+
+    It keeps a renewal worker on another machine from having a key of its own certified.
+    """
+
+    leaf: DER
     signature: Signature
 
 

@@ -5,17 +5,21 @@ from typing import Annotated
 from msgspec import Meta
 
 from broker.wire.base import Reply, Request
-from broker.wire.claims import SignedMandate
+from broker.wire.claims import KeyProof, SignedMandate
 from broker.wire.enrollment import Issued
 from broker.wire.ids import DER, Count, Hex, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.roster import Peer
 
 
 class RenewWithLease(Request, frozen=True, tag="renew-with-lease"):
-    """A renewal worker holding the host's lease hands in the CSR the host made."""
+    """A renewal worker holding the host's lease hands in the CSR the host made.
+
+    A worker on another machine needs the host's `proof` that it made it.
+    """
 
     lease_id: LeaseId
     csr: DER
+    proof: KeyProof | None = None
 
 
 class RenewAsPeer(Request, frozen=True, tag="renew-as-peer"):
@@ -73,9 +77,10 @@ class StartRekey(Request, frozen=True, tag="start-rekey"):
 
 
 class RekeyAnswer(Reply, frozen=True, tag="rekey-answer"):
-    """The CSR; the key stays in the member's pending directory."""
+    """The CSR; the key stays in the member's pending directory. `proof` is by its live key."""
 
     csr: DER
+    proof: KeyProof | None = None
 
 
 class StartInstall(Request, frozen=True, tag="start-install"):

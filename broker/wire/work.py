@@ -5,7 +5,7 @@ is refused where the write happens.
 """
 
 from broker.wire.base import Body, Message, Reply, Request
-from broker.wire.claims import SignedMandate
+from broker.wire.claims import KeyProof, SignedMandate
 from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
 from broker.wire.notice import Notice
@@ -127,9 +127,10 @@ class ExtendLease(Request, frozen=True, tag="extend-lease"):
 
 
 class Rekeyed(Message, frozen=True, tag="rekeyed"):
-    """Result of `Rekey`."""
+    """Result of `Rekey`; `proof` is by the key of the live certificate, if there is one."""
 
     csr: DER
+    proof: KeyProof | None = None
 
 
 class Installed(Message, frozen=True, tag="installed"):

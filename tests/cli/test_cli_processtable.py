@@ -5,7 +5,7 @@ import configparser
 import pytest
 from msgspec.structs import replace
 
-from broker.cli.processtable import MARK, process_table, write_process_table
+from broker.cli.processtable import MARK, lacks, process_table, write_process_table
 from broker.errors import SettingsError
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
@@ -99,3 +99,13 @@ def test_a_table_of_a_person_is_not_taken_over(member_home: Paths, certmesh: Cer
     with fake_supervisord(member_home.supervisor_socket) as called:
         assert certmesh("up", "--no-wait").status == Exit.OK
     assert "supervisor.reloadConfig" not in called
+
+
+def test_a_table_of_ones_own_that_lacks_what_the_settings_want_is_told(paths: Paths) -> None:
+    """A node of an earlier release has a table without our first line: nothing would be sent."""
+    told = replace(Settings(), notify=Notify(ntfy="https://ntfy.example/mesh"))
+    paths.supervisord.write_text(process_table(Settings()).removeprefix(MARK))
+    assert lacks(paths, Settings()) == ()
+    assert lacks(paths, told) == ("notify",)
+    paths.supervisord.write_text(process_table(Settings()))
+    assert lacks(paths, told) == ()

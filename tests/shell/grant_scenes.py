@@ -3,11 +3,16 @@
 import secrets
 from typing import Any, TypeVar, cast
 
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from broker.errors import MeshError, error_classes
 from broker.shell.desk import Incoming
 from broker.wire.base import Reply, Request
+from broker.wire.claims import KeyProof
 from broker.wire.codec import WIRE_VERSION, encode
 from broker.wire.control import Fault
+from broker.wire.expired import rekey_statement
 from broker.wire.ids import Service
 from broker.wire.liveness import Ready, Welcome
 from broker.wire.messages import Call
@@ -18,9 +23,10 @@ from broker.wire.remote import (
     RevokeWorker,
     WorkerDoor,
 )
+from broker.wire.renewal import RenewWithLease
 from broker.wire.work import Lease, LeaseWork, RenewMember, WorkAnswer
 from tests.shell.mesh_room import Node, Room
-from tests.shell.office import Office
+from tests.shell.office import Office, make_csr
 
 R = TypeVar("R", bound=Reply)
 KEY, OTHER = "aa" * 32, "bb" * 32
@@ -81,6 +87,19 @@ def lease_remotely(office: Office, route: bytes, key: str = KEY) -> tuple[Lease,
     assert lease is not None
     assert isinstance(lease.item, RenewMember)
     return lease, lease.item
+
+
+def proven(room: Room, lease: Lease, item: RenewMember, by: str = "") -> RenewWithLease:
+    """Return a member's CSR with its proof, or one that somebody else proved to be its."""
+    csr, atlas = make_csr(item.host), room["atlas"].office
+    found = atlas.ledger.certificate(item.serial)
+    assert found is not None
+    leaf, key = found[1].certificate, room.keys[by or item.host]
+    membership = atlas.desk.state.membership
+    assert membership is not None
+    statement = rekey_statement(membership.mesh_id, leaf, csr)
+    proof = KeyProof(leaf, key.sign(statement, ec.ECDSA(hashes.SHA256())))
+    return RenewWithLease(lease.lease_id, csr, proof)
 
 
 def _error(fault: Fault) -> MeshError:

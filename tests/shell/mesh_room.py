@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 import broker.clock
 from broker.clock import boottime_ms, wall_s
 from broker.errors import MeshError, PeerUnreachableError
@@ -183,6 +185,7 @@ class Room:
     nodes: dict[str, Node] = field(default_factory=dict)
     cuts: set[tuple[str, str]] = field(default_factory=set)
     sections: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, ec.EllipticCurvePrivateKey] = field(default_factory=dict)
 
     @classmethod
     def open(cls, home: Path, clock: PushedClock, *hosts: str, **sections: Any) -> "Room":
@@ -209,9 +212,10 @@ class Room:
         digest = hashlib.sha256(secret.encode()).hexdigest()
         invite = CreateInvite(digest, host, (), 3600, "ann")
         primary.ask(Service.CONSOLE, invite, InviteView)
+        self.keys[host] = ec.generate_private_key(ec.SECP256R1())
         request = join_request(
             host,
-            make_csr(host),
+            make_csr(host, key=self.keys[host]),
             invite_secret=secret,
             addresses=(f"127.0.0.{number}",),
             source=f"127.0.0.{number}",

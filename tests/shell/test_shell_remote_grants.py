@@ -3,6 +3,7 @@
 import pytest
 
 from broker.errors import (
+    BadCredentialError,
     ForbiddenError,
     KeyRejectedError,
     LeaseLostError,
@@ -36,6 +37,7 @@ from tests.shell.grant_scenes import (
     lease_remotely,
     open_port,
     over_curve,
+    proven,
     revoke,
 )
 from tests.shell.mesh_room import Node, Room
@@ -66,7 +68,7 @@ def test_a_granted_machine_binds_its_key_and_works(due: Room) -> None:
     route = introduce(atlas.office)
     lease, item = lease_remotely(atlas.office, route)
     assert item.mandate is not None
-    csr = RenewWithLease(lease.lease_id, make_csr(item.host))
+    csr = proven(due, lease, item)
     issued = over_curve(atlas.office, KEY, csr, RenewalAnswer, route).issued
     done = CompleteWork(lease.lease_id, Installed(issued.serial, "served", ""))
     over_curve(atlas.office, KEY, done, Ack, route)
@@ -175,7 +177,7 @@ def test_a_revoked_worker_is_refused_at_its_next_word(due: Room) -> None:
     lease, item = lease_remotely(atlas.office, route)
     assert revoke(atlas, "cedar").state == "revoked"
     head = atlas.office.ledger.head
-    csr = RenewWithLease(lease.lease_id, make_csr(item.host))
+    csr = proven(due, lease, item)
     for request in (csr, LeaseWork(), CompleteWork(lease.lease_id, Installed("aa", "served", ""))):
         with pytest.raises(RevokedError, match="not granted"):
             over_curve(atlas.office, KEY, request, Ack, route)
@@ -193,7 +195,7 @@ def test_a_lease_is_of_use_to_its_own_connection_only(due: Room) -> None:
     route = introduce(atlas.office)
     other = introduce(atlas.office, instance="remote-renewal-1")
     lease, item = lease_remotely(atlas.office, route)
-    csr = RenewWithLease(lease.lease_id, make_csr(item.host))
+    csr = proven(due, lease, item)
     with pytest.raises(LeaseLostError):
         over_curve(atlas.office, KEY, csr, RenewalAnswer, other)
     with pytest.raises(LeaseLostError):
@@ -362,3 +364,30 @@ def test_a_key_holder_is_renewed_by_processes_of_the_ca_s_machine_alone(make: Ma
     lease = office.send(local, asked, WorkAnswer).lease
     assert lease is not None
     assert lease.item.host == "elm"
+
+
+def test_a_worker_elsewhere_cannot_have_a_key_of_its_own_certified(due: Room) -> None:
+    """It carries what the member made; the member's live key says so."""
+    atlas = due["atlas"]
+    enroll(atlas, "cedar")
+    bind(due, "cedar")
+    route = introduce(atlas.office)
+    seen = {}
+    for _ in range(2):
+        lease, item = lease_remotely(atlas.office, route)
+        seen[item.host] = (lease, item)
+    lease, item = seen["elm"]
+    honest = proven(due, lease, item)
+    assert honest.proof is not None
+    other_leaf = proven(due, *seen["cedar"]).proof
+    assert other_leaf is not None
+    forged = (
+        RenewWithLease(lease.lease_id, make_csr("elm")),
+        RenewWithLease(lease.lease_id, make_csr("elm"), honest.proof),
+        proven(due, lease, item, by="cedar"),
+        RenewWithLease(lease.lease_id, honest.csr, other_leaf),
+    )
+    for request in forged:
+        with pytest.raises(BadCredentialError, match="did not prove"):
+            over_curve(atlas.office, KEY, request, RenewalAnswer, route)
+    assert over_curve(atlas.office, KEY, honest, RenewalAnswer, route).issued.serial

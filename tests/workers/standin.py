@@ -32,9 +32,10 @@ from broker.runtime.paths import Paths
 from broker.wire.enrollment import CreateInvite, InviteView, Issued, Join, JoinAnswer
 from broker.wire.ids import Service
 from broker.wire.mesh_api import REPLY_JSON, InstallBody, Problem, RekeyBody
-from broker.wire.node import Endpoint
+from broker.wire.node import Endpoint, Membership
 from broker.wire.renewal import InstallAnswer, RekeyAnswer
 from workers.keypair import make_key_and_csr
+from workers.keyproof import prove
 from workers.leaf import check_leaf, check_pair, read_certificate
 
 ADDRESS = "127.0.0.1"
@@ -103,6 +104,7 @@ class StandIn:
         self.members: dict[str, Member] = {}
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._mesh_id = ""
         self._names: dict[str, str] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
         self._mute = socket.create_server((ADDRESS, 0), backlog=1024)
@@ -127,6 +129,8 @@ class StandIn:
     def join(self, paths: Paths, hosts: Iterable[str]) -> None:
         """Enroll members at the broker of `paths`, by invite, as console and gateway do it."""
         name = f"stand-in-{os.getpid()}"
+        membership = msgspec.json.decode(paths.membership.read_bytes(), type=Membership)
+        self._mesh_id = membership.mesh_id
         with (
             Link(paths, Service.CONSOLE, name) as console,
             Link(paths, Service.GATEWAY, name) as gateway,
@@ -255,7 +259,9 @@ class StandIn:
         try:
             if manner.refuses:
                 raise UnavailableError(f"{member.host} takes nothing")
-            answer = _rekey(member, body) if path == CSR else self._install(member, body)
+            answer = (
+                _rekey(member, body, self._mesh_id) if path == CSR else self._install(member, body)
+            )
         except MeshError as error:
             status = _STATUS.get(error.code, 503)
             member.refused.append(error.detail)
@@ -282,10 +288,12 @@ class StandIn:
         return InstallAnswer(serial, "served", "")
 
 
-def _rekey(member: Member, raw: bytes) -> RekeyAnswer:
+def _rekey(member: Member, raw: bytes, mesh_id: str) -> RekeyAnswer:
     member.terms.add(msgspec.json.decode(raw, type=RekeyBody).term)
     member.pending = member.pending or make_key_and_csr(member.host)
-    return RekeyAnswer(member.pending[1])
+    leaf = x509.load_pem_x509_certificate(member.chain).public_bytes(Encoding.DER)
+    proof = prove(member.key, leaf, mesh_id, member.pending[1])
+    return RekeyAnswer(member.pending[1], proof)
 
 
 async def _request(reader: asyncio.StreamReader) -> tuple[str, bytes]:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from broker.clock import boottime_ms, wall_s
 from broker.errors import CSRRejectedError, MeshError, NotPrimaryError
 from broker.runtime.events import EventName
@@ -35,6 +38,7 @@ from broker.wire.work import (
     WorkResult,
 )
 from workers.certstore import CertificateStore, LiveCertificate
+from workers.keyproof import prove
 from workers.process import Desk
 from workers.renewal.delivery import UNSERVED, Delivery
 from workers.renewal.held import Wanted
@@ -106,13 +110,20 @@ class Errand:
             case RenewOwn():
                 return self._renew_own(lease.lease_id, lease.item)
             case Rekey():
-                return Rekeyed(self._request())
+                return self._rekey()
             case Install():
                 return self._install_pushed(lease.item)
             case RunHooks():
                 return HooksRan(self.delivery.tell(lease.item.event))
             case RenewMember() | Approve() | SendNotice():
                 raise AssertionError("this is not done here")
+
+    def _rekey(self) -> Rekeyed:
+        csr, live = self._request(), self.delivery.store.live()
+        if live is None:
+            return Rekeyed(csr)
+        leaf = x509.load_pem_x509_certificate(live.cert.read_bytes()).public_bytes(Encoding.DER)
+        return Rekeyed(csr, prove(live.key.read_bytes(), leaf, self.membership.mesh_id, csr))
 
     def _renew_own(self, lease_id: int, item: RenewOwn) -> Installed | Failed:
         waiting, issuer = self._waiting(item), item.primary

@@ -6,7 +6,7 @@ import select
 import click
 
 from broker.cli.options import MeshCommand, pass_session
-from broker.cli.processtable import is_from_settings, write_process_table
+from broker.cli.processtable import is_from_settings, lacks, write_process_table
 from broker.cli.program import tail
 from broker.cli.readiness import Readiness, log_of, look
 from broker.cli.session import Session
@@ -34,6 +34,12 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
     """
     supervisor = Supervisor(session.paths)
     write_process_table(session.paths, session.settings)
+    missing = lacks(session.paths, session.settings)
+    if missing:
+        session.screen.warn(
+            f"certmesh.toml asks for {', '.join(missing)}, and {session.paths.supervisord} is your "
+            "own: add it there, or remove that file and run this again"
+        )
     if foreground:
         os.chdir(session.home)
         line = supervisor.foreground_line()

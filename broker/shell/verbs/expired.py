@@ -6,7 +6,6 @@ no time of the caller's enters a decision. A request that is repeated brings the
 for the statement covers the CSR.
 """
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -30,6 +29,7 @@ from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.caller import Caller
+from broker.shell.keyproof import held_by, serial_of
 from broker.shell.peers import note_refusal
 from broker.shell.state import BrokerState
 from broker.shell.verbs.renewal import renew_pulled
@@ -40,8 +40,6 @@ from broker.wire.roster import Peer
 
 STRANGERS_EVERY_MS = 10_000
 """The same refusal of the same source is one audit row in this time."""
-HELD = 2
-"""A member holds its current certificate, or the one before: an installation may have failed."""
 
 _ECDSA = ec.ECDSA(hashes.SHA256())
 
@@ -92,7 +90,7 @@ def _proven(
             f"no certificate of this mesh: {error}",
             hint="only ECDSA P-256 keys can renew after expiry",
         ) from None
-    found = state.ledger.certificate(_serial_of(leaf))
+    found = state.ledger.certificate(serial_of(leaf))
     if found is None or found[1].fingerprint != fingerprint(request.leaf):
         raise NotAMemberError(
             "this certificate is not in the roster", hint="join again: certmesh join INVITE"
@@ -111,10 +109,6 @@ def _proven(
     return found
 
 
-def _serial_of(leaf: x509.Certificate) -> str:
-    return format(leaf.serial_number, "x")
-
-
 def _check_standing(state: BrokerState, member: MemberRow, certificate: CertificateRow) -> None:
     """Refuse what was revoked, replaced, or issued by a CA that is no longer in force."""
     again = _rejoin(member.host)
@@ -125,7 +119,7 @@ def _check_standing(state: BrokerState, member: MemberRow, certificate: Certific
         raise NotAMemberError(
             f"the certificate of {member.host} is of a CA that was replaced", hint=again
         )
-    if certificate.serial not in _held_by(state, member):
+    if certificate.serial not in held_by(state, member):
         raise NotAMemberError(
             f"{member.host} has had newer certificates than this one",
             hint=f"a restored disk? {again}",
@@ -140,15 +134,6 @@ def _in_force(state: BrokerState) -> set[bytes]:
     row = state.rollover()
     both = {row.issuing, row.retiring_issuing} if row is not None else set()
     return {state.issuer().issuing_der, *both} - {b""}
-
-
-def _held_by(state: BrokerState, member: MemberRow) -> set[str]:
-    """Return the serials that a member may really have: the newest, and what it said it serves."""
-    presence = state.presence.of(member.member_id)
-    newest = state.ledger.certificates_of(member.member_id, HELD)
-    told = presence.served_serial if presence is not None else ""
-    held = {row.serial for row in newest} | {member.current_serial, member.served_serial, told}
-    return held - {""}
 
 
 def _check_time(

@@ -18,6 +18,7 @@ from broker.shell.batch import Batch
 from broker.shell.caller import DEFERRED, Caller, Deferred
 from broker.shell.happenings import note_happenings
 from broker.shell.issue import enter_renewal, issue_first, issued_before, sign, subject_of
+from broker.shell.keyproof import require_proof
 from broker.shell.mandate import authorize_renewer
 from broker.shell.peers import authorize_member
 from broker.shell.redelivery import follow_delivery
@@ -66,6 +67,7 @@ def renew_with_lease(
             raise ForbiddenError("this lease is not for a renewal at this broker")
     if member is None or member.state != "active":
         raise NotAMemberError("the member was revoked meanwhile")
+    require_proof(state, caller, member, request)
     if serial and member.current_serial != serial:
         _check_retry(state, member, request.csr)
     issued = _renew(state, batch, caller, (member, request.csr))

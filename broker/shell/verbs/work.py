@@ -150,8 +150,8 @@ def _answer_waiting(
         return
     reply: AnyReply
     match result:
-        case Rekeyed(csr=csr):
-            reply = RekeyAnswer(csr)
+        case Rekeyed():
+            reply = RekeyAnswer(result.csr, result.proof)
         case Installed():
             reply = InstallAnswer(result.serial, result.state, result.detail, result.hook_ms)
         case Failed(detail=detail):
