@@ -44,6 +44,11 @@ class LeaseTable:
     def __len__(self) -> int:
         return len(self._grants)
 
+    @property
+    def newest(self) -> int:
+        """Number of the lease that was granted last."""
+        return self._next - 1
+
     def is_held(self, key: Hashable) -> bool:
         """Whether somebody holds the item."""
         return key in self._held

@@ -132,13 +132,14 @@ def _take(state: BrokerState, host: str, name: str) -> None:
         return
     state.membership, state.host = renamed, renamed.host
     open_election(state, boottime_ms())
-    state.force_renewal, state.own_failure = True, ""
+    state.wish_renewal()
+    state.own_failure = ""
     log(EventName.MEMBER_RENAMED, before=before, host=renamed.host)
 
 
 def _want_certificate(state: BrokerState, batch: Batch) -> None:
     """Ask for a renewal now; an attempt under the old name may have failed or been interrupted."""
-    state.force_renewal = True
+    state.wish_renewal()
     batch.on_void.append(lambda: setattr(state, "force_renewal", False))
     batch.publish(WorkAvailable(Service.RENEWAL))
 

@@ -154,6 +154,8 @@ class BrokerState:
     remote_renewals: Counter[str] = field(default_factory=Counter)
     notices: NoticeBook = field(default_factory=NoticeBook)
     force_renewal: bool = False
+    wished_after: int = 0
+    """The lease that was the newest when somebody wished for a renewal of this node."""
     own_failure: str = ""
     waiting: dict[bytes, Waiting] = field(default_factory=dict)
     late: list[tuple[Caller, AnyReply]] = field(default_factory=list)
@@ -168,6 +170,15 @@ class BrokerState:
         if self.membership is None or self.election is None:
             return "none"
         return self.election.role
+
+    def wish_renewal(self) -> None:
+        """Have this node renewed by the next lease, due or not."""
+        self.force_renewal, self.wished_after = True, self.leases.newest
+
+    def grant_wish(self, lease_id: int) -> None:
+        """Forget the wish, unless it came after that lease: then another one has to be given."""
+        if lease_id > self.wished_after:
+            self.force_renewal = False
 
     @property
     def serves(self) -> bool:

@@ -252,6 +252,24 @@ def test_a_renewal_that_is_asked_for_twice_within_the_minute_is_refused(mesh: Pa
     assert isinstance(mesh.granted().item, RenewOwn)
 
 
+def test_a_wish_that_comes_while_an_attempt_runs_is_another_attempt(mesh: Paced) -> None:
+    """A slow hook outlasts the pace: its end must not swallow what a person asked for meanwhile."""
+    office = mesh.office
+    mesh.wait(61)
+    office.ask(Service.CONSOLE, ForceRenewal("root"), Ack)
+    lease = mesh.granted()
+    mesh.wait(59)
+    office.send(mesh.worker, ExtendLease(lease.lease_id, 60_000), Ack)
+    mesh.wait(2)
+    office.ask(Service.CONSOLE, ForceRenewal("root"), Ack)
+    mesh.fail(lease)
+    assert office.desk.state.force_renewal
+    again = mesh.granted()
+    assert isinstance(again.item, RenewOwn)
+    mesh.fail(again)
+    assert not office.desk.state.force_renewal
+
+
 def test_a_restarted_node_goes_by_its_certificate(mesh: Paced) -> None:
     """What is on its disk says when it was renewed last."""
     office, now = mesh.office, mesh.clock.wall()

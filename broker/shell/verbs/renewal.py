@@ -216,7 +216,8 @@ def force_renewal(state: BrokerState, batch: Batch, caller: Caller, _request: Fo
     if state.role == "primary":
         state.issuer()
     check_own_turn(state, caller)
-    state.force_renewal, state.own_failure = True, ""
+    state.wish_renewal()
+    state.own_failure = ""
     batch.publish(WorkAvailable(Service.RENEWAL))
     return Ack()
 

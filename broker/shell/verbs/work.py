@@ -184,7 +184,7 @@ def _renewal_failed(
         state.backoff[grant.key] = backoff
         if grant.key == OWN:
             # The operator asked for one attempt; the wish must not outrun the backoff.
-            state.force_renewal = False
+            state.grant_wish(grant.lease_id)
             state.own_failure = failed.detail
 
     batch.after_commit.append(keep)
@@ -211,7 +211,7 @@ def _renewal_done(
                 rest(state, caller)  # live, with nothing to go back to: its hooks are tried again
             if state.own_failure and not state.serves and done.state in GOOD:
                 log(EventName.RENEWAL_RECOVERED, host=state.host, after=state.own_failure)
-            state.force_renewal = False
+            state.grant_wish(grant.lease_id)
             state.own_failure = ""
 
     batch.after_commit.append(forget)
