@@ -9,11 +9,12 @@ from bench.lone_broker import lone_home
 from bench.report import Result, result
 from broker.clock import wall_s
 from broker.ledger.sqlite import Ledger
+from broker.shell.dueness import DUE_PAGE
 from broker.units import UnixSeconds
 
 MEMBERS = 1_000_000
 DUE = 10_000
-PAGE = 128
+PAGE = DUE_PAGE
 LOOKS = 300
 WARM_UP = 5
 FIRST = 10_000_000

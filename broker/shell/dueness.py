@@ -15,9 +15,9 @@ from broker.shell.state import BrokerState
 from broker.shell.turns import push_turn_ms
 from broker.units import UnixSeconds
 
-DUE_PAGE = 128
+DUE_PAGE = 32
 BEFORE_ALL = (-1, "")
-PAGES_PER_LOOK = 8
+PAGES_PER_LOOK = 32
 """Bounds one look at about ten milliseconds."""
 SCAN_EVERY_MS = 500
 """After a page without a ready member: how long the ledger is left alone."""

@@ -7,7 +7,7 @@ import pytest
 
 from broker.clock import boottime_ms
 from broker.ledger.sqlite import Ledger
-from broker.shell.dueness import AWAY_LOOKS, AWAY_MAX, LOOK_ON_MS
+from broker.shell.dueness import AWAY_LOOKS, AWAY_MAX, DUE_PAGE, LOOK_ON_MS
 from broker.shell.tasks import Task
 from broker.units import Millis, UnixSeconds
 from broker.wire.control import Ack
@@ -107,7 +107,7 @@ def test_leasing_one_after_the_other_reads_each_due_row_once(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cost of a lease must not grow with the number of members that are due."""
-    for number in range(40):
+    for number in range(DUE_PAGE - 2):
         enroll(office, f"m{number}")
     looks = []
     found = Ledger.due
@@ -118,7 +118,7 @@ def test_leasing_one_after_the_other_reads_each_due_row_once(
 
     monkeypatch.setattr(Ledger, "due", counted)
     worker = office.introduce(Service.RENEWAL)
-    for _ in range(40):
+    for _ in range(DUE_PAGE - 2):
         assert office.send(worker, MORE, WorkAnswer).lease is not None
     assert len(looks) == 1
 
