@@ -30,7 +30,6 @@ from broker.units import UnixSeconds
 from workers.certfiles import version_files
 from workers.keypair import make_key_and_csr
 from workers.leaf import (
-    PARSE_ERRORS,
     check_leaf,
     check_pair,
     names_of,
@@ -39,9 +38,8 @@ from workers.leaf import (
     signed_by,
     spki_of,
     spki_of_key,
-    unix,
 )
-from workers.root import fingerprint
+from workers.pairs import UNREADABLE, LiveCertificate, Pairs
 
 HOST_LENGTH_MAX = 253
 VERSIONS_MIN = 2
@@ -50,52 +48,8 @@ VERSIONS_MIN = 2
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _VERSION = re.compile(r"v([0-9]{4,})")
 
-UNREADABLE: tuple[type[Exception], ...] = (OSError, *PARSE_ERRORS)
-"""What reading a damaged or missing file of ours raises."""
-
 Step = Callable[[str], None]
 """Called before each durable step with its name; tests die there."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveCertificate:
-    """A certificate that can be used: the pair matches. Paths are those of its version."""
-
-    host: str
-    version: str
-    serial: str
-    not_before: UnixSeconds
-    not_after: UnixSeconds
-    sans: tuple[str, ...]
-    directory: Path
-
-    @property
-    def cert(self) -> Path:
-        """The leaf."""
-        return self.directory / "cert.pem"
-
-    @property
-    def key(self) -> Path:
-        """The private key."""
-        return self.directory / "key.pem"
-
-    @property
-    def chain(self) -> Path:
-        """Issuing certificate and root; while the CA is replaced the other root too."""
-        return self.directory / "chain.pem"
-
-    def trusted_pins(self) -> tuple[str, ...]:
-        """Return the pins of the roots in the chain file; nothing when it cannot be read."""
-        try:
-            _, *roots = x509.load_pem_x509_certificates(self.chain.read_bytes())
-        except UNREADABLE:
-            return ()
-        return tuple(fingerprint(root.public_bytes(Encoding.DER)) for root in roots)
-
-    @property
-    def fullchain(self) -> Path:
-        """Leaf and issuing certificate: what a server sends."""
-        return self.directory / "fullchain.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +91,7 @@ class CertificateStore:
         self._keep = max(keep, VERSIONS_MIN)
         self._now = now
         self._step = step
+        self._pairs = Pairs(host)
 
     @property
     def live_link(self) -> Path:
@@ -156,22 +111,7 @@ class CertificateStore:
         """Return one version, or None when it is missing, unreadable, or not a pair."""
         if _VERSION.fullmatch(name) is None:
             return None
-        directory = self.directory / name
-        try:
-            leaf = x509.load_pem_x509_certificate((directory / "cert.pem").read_bytes())
-            if spki_of_key((directory / "key.pem").read_bytes()) != spki_of(leaf):
-                return None
-        except UNREADABLE:
-            return None
-        return LiveCertificate(
-            host=self.host,
-            version=name,
-            serial=serial_of(leaf),
-            not_before=unix(leaf.not_valid_before_utc),
-            not_after=unix(leaf.not_valid_after_utc),
-            sans=names_of(leaf),
-            directory=directory,
-        )
+        return self._pairs.read(self.directory / name)
 
     def prepare(self, sans: tuple[str, ...] = (), *, reuse_s: int = 0) -> bytes:
         """Return a CSR (DER) whose key waits in the pending directory.
@@ -351,6 +291,7 @@ class CertificateStore:
         needed = {_target(self.live_link), _target(self.directory / "previous")}
         for version in self.versions()[: -self._keep]:
             if version not in needed:
+                self._pairs.forget(version)
                 self._discard(self.directory / version)
 
     @contextlib.contextmanager

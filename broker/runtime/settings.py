@@ -4,6 +4,7 @@ Precedence: environment `CERTMESH_<SECTION>_<KEY>` over the file over the defaul
 key is an error that names its path in the file; processes then exit 78.
 """
 
+import functools
 import os
 import tomllib
 from collections.abc import Mapping
@@ -360,14 +361,23 @@ def _decode_duration(kind: type, value: object) -> object:
 def _with_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Lay `CERTMESH_LOG_LEVEL=debug` and the like over the file; only single values."""
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
-    for section, kind in get_type_hints(Settings).items():
-        if not (isinstance(kind, type) and issubclass(kind, Section)):
-            continue
-        for key, field in get_type_hints(kind, include_extras=False).items():
-            text = environ.get(f"CERTMESH_{section.upper()}_{key.upper()}")
-            if text is not None:
-                merged.setdefault(section, {})[key] = _scalar(text, field)
+    for section, key, kind in _single_values():
+        text = environ.get(f"CERTMESH_{section.upper()}_{key.upper()}")
+        if text is not None:
+            merged.setdefault(section, {})[key] = _scalar(text, kind)
     return merged
+
+
+@functools.cache
+def _single_values() -> tuple[tuple[str, str, object], ...]:
+    """Return section, key and type of all single values: looking that up takes a millisecond."""
+    sections = get_type_hints(Settings).items()
+    return tuple(
+        (section, key, field)
+        for section, kind in sections
+        if isinstance(kind, type) and issubclass(kind, Section)
+        for key, field in get_type_hints(kind, include_extras=False).items()
+    )
 
 
 def _scalar(text: str, kind: object) -> object:

@@ -77,11 +77,13 @@ class Follow:
 
     `primary` is the newest verified doors of whoever leads, `nominated` whether the primary offers
     this node its key, `key_taken` whether it was fetched since this node last looked at the bundle.
+    `renew_at` is the mesh's policy as the primary's last answer had it.
     """
 
     primary: Endpoint | None = None
     term: int = 1
     nominated: bool = False
+    renew_at: float | None = None
     key_taken: bool = False
     still_revoked: tuple[str, ...] = ()
     bundle: BundleBody | None = None

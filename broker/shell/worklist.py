@@ -6,6 +6,8 @@ then the members that are due. Approval: requests nobody was asked about yet.
 
 from collections.abc import Hashable, Iterator
 
+import msgspec
+
 from broker.core.approval import in_turns
 from broker.core.remote import RemoteGrant
 from broker.shell.caller import Caller
@@ -82,11 +84,20 @@ def _own_wait_ms(state: BrokerState, caller: Caller) -> int | None:
 def own_due_at(state: BrokerState) -> UnixSeconds | None:
     """Return when this node's own certificate is due, None while unknown."""
     pulls = state.role != "primary"
-    mesh = state.mesh_row()
-    # A member has no roster: its own settings stand in, and the primary's sweep has the last word.
-    fraction = mesh.policy.renew_at if mesh is not None else state.settings.policy.renew_at
-    due, for_trust = state.own.due_at(fraction=fraction, pulls=pulls), state.trust.due_at
+    due, for_trust = (
+        state.own.due_at(fraction=renewal_fraction(state), pulls=pulls),
+        state.trust.due_at,
+    )
     return due if due is None or for_trust is None else min(due, for_trust)
+
+
+def renewal_fraction(state: BrokerState) -> float:
+    """Return after which part of its lifetime this node's certificate is due."""
+    mesh = state.mesh_row()
+    if mesh is not None:
+        return mesh.policy.renew_at
+    # A member has no roster: what the primary said last, until then its own settings.
+    return state.follow.renew_at or state.settings.policy.renew_at
 
 
 def _local(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
@@ -109,7 +120,8 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
         return
     sans: tuple[str, ...] = (state.membership.server_name,)
     if needs_old_key(state, caller.now):
-        yield OWN, by_old_key(state, caller, sans)
+        work = by_old_key(state, caller, sans)
+        yield OWN, msgspec.structs.replace(work, renew_at=renewal_fraction(state))
         return
     yield (
         OWN,
@@ -119,6 +131,7 @@ def _own(state: BrokerState, caller: Caller) -> Iterator[Candidate]:
             via_broker=primary,
             primary=None if primary else primary_doors(state),
             fresh=state.force_renewal,
+            renew_at=renewal_fraction(state),
         ),
     )
 

@@ -19,6 +19,7 @@ from broker.wire.ids import (
     UnixSeconds,
 )
 from broker.wire.node import Endpoint, MemberLine
+from broker.wire.policy import Fraction
 
 
 class Peer(Body, frozen=True):
@@ -240,7 +241,8 @@ class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     """`valid` false means the caller pins another CA; the rest lets members follow at once.
 
     `nominated` true: the primary offers the caller its key. `named` is there while the
-    caller goes by another name than the roster's.
+    caller goes by another name than the roster's. `renew_at` is the mesh's policy: members
+    without a roster ask for their renewal by it.
     """
 
     valid: bool
@@ -252,6 +254,7 @@ class HeartbeatAnswer(Reply, frozen=True, tag="heartbeat-answer"):
     gossip: Gossip = Gossip()
     nominated: bool = False
     named: SignedName | None = None
+    renew_at: Fraction | None = None
 
 
 class PrepareHeartbeat(Request, frozen=True, tag="prepare-heartbeat"):

@@ -9,6 +9,7 @@ from broker.wire.claims import KeyProof, SignedMandate
 from broker.wire.ids import DER, Count, Hex, Host, LeaseId, ServedState, Term, Text, UnixSeconds
 from broker.wire.node import Endpoint
 from broker.wire.notice import Notice
+from broker.wire.policy import Fraction
 
 
 class RenewMember(Message, frozen=True, tag="renew-member"):
@@ -33,6 +34,7 @@ class RenewOwn(Message, frozen=True, tag="renew-own"):
     `primary` over mTLS. With `by_old_key` the certificate has expired: mutual TLS is over, and the
     old key signs for the new one at the enrol doors in `doors`, tried in that order. With `fresh`
     an operator asked: a certificate that failed to come into service is tried again only if young.
+    One that waits on disk is taken while it is younger than `renew_at` of its lifetime.
     """
 
     host: Host
@@ -42,6 +44,7 @@ class RenewOwn(Message, frozen=True, tag="renew-own"):
     by_old_key: bool = False
     doors: tuple[Endpoint, ...] = ()
     fresh: bool = False
+    renew_at: Fraction = 0.667
 
 
 class Rekey(Message, frozen=True, tag="rekey"):

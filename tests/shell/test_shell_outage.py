@@ -10,6 +10,7 @@ from broker.wire.audit import ComplianceView, GetCompliance
 from broker.wire.ids import Service
 from broker.wire.policy import PolicyPatch
 from broker.wire.roster import ListMembers, MembersView, RevocationAnswer, RevokeMember
+from broker.wire.work import LeaseWork, RenewOwn, WorkAnswer
 from tests.shell.mesh_room import Room
 from tests.shell.scenes import Make
 from tests.shell.serving_scene import (
@@ -193,3 +194,17 @@ def test_a_place_of_another_order_is_refused(room: Room, after: str) -> None:
     """Not answered with a page that skips somebody, and not a crash."""
     with pytest.raises(ConflictError):
         listed(room, order="expiry", after=after)
+
+
+def test_a_member_asks_for_its_renewal_by_the_policy_of_the_mesh(room: Room) -> None:
+    """It has no roster, and its own settings say two thirds as on the first day."""
+    pass_days(room, 1)
+    for fraction in (0.667, 0.3):
+        set_policy(room, PolicyPatch(renew_at=fraction, outage_budget_s=DAY_S))
+        room.beat(room["cedar"])
+        pass_days(room, 7)
+        found = room["cedar"].ask(Service.RENEWAL, LeaseWork(), WorkAnswer)
+        assert (found.lease is None) == (fraction == 0.667)
+    assert found.lease is not None
+    assert isinstance(found.lease.item, RenewOwn)
+    assert found.lease.item.renew_at == 0.3

@@ -26,7 +26,8 @@ from broker.wire.console_api import HookRun
 from broker.wire.ids import ServedState
 from broker.wire.renewal import NoteOwnCertificate
 from broker.wire.work import Installed
-from workers.certstore import CertificateStore, LiveCertificate
+from workers.certstore import CertificateStore
+from workers.pairs import LiveCertificate
 from workers.renewal.held import Wanted, held_of, is_good
 from workers.renewal.hookset import HookSet, environment_of
 from workers.renewal.logic import (

@@ -37,8 +37,9 @@ from broker.wire.work import (
     SendNotice,
     WorkResult,
 )
-from workers.certstore import CertificateStore, LiveCertificate
+from workers.certstore import CertificateStore
 from workers.keyproof import prove
+from workers.pairs import LiveCertificate
 from workers.process import Desk
 from workers.renewal.delivery import UNSERVED, Delivery
 from workers.renewal.held import Wanted
@@ -169,7 +170,7 @@ class Errand:
         wanted = Wanted(
             roots=self.roots,
             sans=item.sans,
-            renew_at=self.desk.settings.policy.renew_at,
+            renew_at=item.renew_at,
             revoked=self.desk.paths.trust / "crl.pem",
             young_s=PENDING_REUSE_S if item.fresh else 0,
         )

@@ -34,8 +34,8 @@ from broker.wire.mesh_api import RenewBody, RenewExpiredBody
 from broker.wire.node import Endpoint, Membership
 from broker.wire.renewal import RenewalAnswer
 from broker.wire.work import RenewOwn
-from workers.certstore import UNREADABLE, LiveCertificate
 from workers.leaf import check_leaf, check_request, read_certificate, signed_by
+from workers.pairs import UNREADABLE, LiveCertificate
 from workers.peer import ElsewhereError, PinnedSession, urls_of
 from workers.process import Desk
 from workers.renewal.patience import patiently

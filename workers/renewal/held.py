@@ -18,8 +18,9 @@ from cryptography import x509
 
 from broker.errors import MeshError
 from broker.units import UnixSeconds
-from workers.certstore import CertificateStore, LiveCertificate, number_of
+from workers.certstore import CertificateStore, number_of
 from workers.leaf import PARSE_ERRORS, check_leaf
+from workers.pairs import LiveCertificate
 from workers.root import fingerprint
 
 BACKDATE_S = 60

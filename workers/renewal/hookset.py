@@ -25,7 +25,8 @@ from broker.runtime.logs import log
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Hook, Node, Settings, load_settings
 from broker.wire.console_api import HookRun
-from workers.certstore import CertificateStore, LiveCertificate
+from workers.certstore import CertificateStore
+from workers.pairs import LiveCertificate
 from workers.renewal.hook import NOT_STARTED, Ended, HookOrder, Pause, run_program
 from workers.renewal.logic import rfc3339
 from workers.renewal.runlog import RunLog

@@ -84,6 +84,7 @@ def record_heartbeat(
         gossip=gossip_of(state, caller.now_ms, caller.now),
         nominated=state.serves and (member.nominated or member.role == "standby"),
         named=name_for(state, member, request),
+        renew_at=mesh.policy.renew_at,
     )
 
 
@@ -172,6 +173,7 @@ def note_heartbeat(state: BrokerState, batch: Batch, caller: Caller, request: No
     if leader is not None and leader.host == request.host:
         _follow_nomination(state, batch, offered=answer.nominated)
         follow_name(state, batch, answer.named)
+        follow.renew_at = answer.renew_at or follow.renew_at
     have = (follow.bundle.head.term, follow.bundle.bundle_sequence) if follow.bundle else (0, 0)
     offered = (answer.term, answer.bundle_sequence)
     believable = answer.bundle_sequence and answer.term <= state.term
