@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,35 @@ class Pool:
 
     home: Path
     passphrase: str = ""
+    name: str = "atlas"
+    address: str = "127.0.0.1"
+    port: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Laid over our own for every process of the node: how injectors get inside."""
 
     @classmethod
-    def create(cls, port: int, *more: str) -> "Pool":
+    def create(cls, port: int, *more: str, environment: Mapping[str, str] | None = None) -> "Pool":
         """Create a mesh in a short temporary home on 127.0.0.1, with `more` settings."""
-        home = Path(tempfile.mkdtemp(prefix="cmf-", dir="/tmp"))
-        pool = cls(home)
-        words = ["init", "pool", "--node-name", "atlas", "--listen", "127.0.0.1"]
-        words += ["--enroll-port", str(port), "--mesh-port", str(port + 1)]
-        for setting in (*SETTINGS, *more):
-            words += ["--setting", setting]
-        return cls(home, pool.certmesh(*words)["passphrase"])
+        pool = cls(_short_home(), port=port, environment=environment or {})
+        words = ["init", "pool", *pool._place(), *_settings(more)]
+        return replace(pool, passphrase=pool.certmesh(*words)["passphrase"])
+
+    def joined(
+        self,
+        name: str,
+        address: str,
+        *more: str,
+        environment: Mapping[str, str] | None = None,
+    ) -> "Pool":
+        """Let another node join this running one, at the same ports of another address."""
+        invite = str(self.certmesh("invite", "create", name)["invite"])
+        pool = Pool(_short_home(), self.passphrase, name, address, self.port, environment or {})
+        pool.certmesh("join", invite, "--yes", *pool._place(), *_settings(more))
+        return pool
+
+    def _place(self) -> list[str]:
+        words = ["--node-name", self.name, "--listen", self.address]
+        return [*words, "--enroll-port", str(self.port), "--mesh-port", str(self.port + 1)]
 
     def run(
         self, *words: str, timeout: float = 60, text: str = ""
@@ -55,6 +74,7 @@ class Pool:
             check=False,
             timeout=timeout,
             input=text,
+            env={**os.environ, **self.environment},
         )
 
     def certmesh(self, *words: str) -> dict[str, Any]:
@@ -111,3 +131,11 @@ class Pool:
         if command.exists() and str(self.home).encode() in command.read_bytes():
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: not command.exists() or not command.read_bytes(), within_s=10)
+
+
+def _short_home() -> Path:
+    return Path(tempfile.mkdtemp(prefix="cmf-", dir="/tmp"))
+
+
+def _settings(more: tuple[str, ...]) -> list[str]:
+    return [word for setting in (*SETTINGS, *more) for word in ("--setting", setting)]
