@@ -146,9 +146,13 @@ class Installed(Message, frozen=True, tag="installed"):
 
 
 class Failed(Message, frozen=True, tag="failed"):
-    """The work could not be done now; the broker backs the item off."""
+    """The work could not be done now; the broker backs the item off.
+
+    With `queued` nobody refused it: whoever issues certificates has too much to do just now.
+    """
 
     detail: Text
+    queued: bool = False
 
 
 class Decided(Message, frozen=True, tag="decided"):

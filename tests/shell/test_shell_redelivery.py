@@ -152,6 +152,23 @@ def test_a_push_ends_the_failure_of_the_pulls_before_it(bench: Bench) -> None:
     assert bench.office.desk.state.own_failure == ""
 
 
+def test_waiting_for_a_busy_issuer_is_no_failure_until_it_lasts(bench: Bench) -> None:
+    """Two hundred members wake a CA at once: most are told to come again, and nobody is to worry.
+
+    The wish of an operator waits with it.
+    """
+    bench.note("served")
+    bench.push(300)
+    bench.office.ask(Service.CONSOLE, ForceRenewal(""), Ack)
+    state = bench.office.desk.state
+    for _ in range(3):
+        assert bench.attempt(Failed("the CA is busy", queued=True)) is not None
+        assert (state.own_failure, state.force_renewal) == ("", True)
+        bench.push(300)
+    assert bench.attempt(Failed("the CA is busy", queued=True)) is not None
+    assert (state.own_failure, state.force_renewal) == ("the CA is busy", False)
+
+
 def test_a_restarted_broker_goes_on_with_it(bench: Bench) -> None:
     """The record on disk says so, and the first report brings it."""
     bench.note("failed")

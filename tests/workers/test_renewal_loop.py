@@ -15,7 +15,15 @@ import msgspec
 import pytest
 from cryptography import x509
 
-from broker.errors import DeadlineError, LeaseLostError, RevokedError
+from broker.errors import (
+    BusyError,
+    DeadlineError,
+    LeaseLostError,
+    MeshError,
+    RenewalInProgressError,
+    RevokedError,
+    ThrottledError,
+)
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings, load_settings
 from broker.wire.base import Request
@@ -250,7 +258,7 @@ def test_defect_14_the_hooks_of_a_member_do_not_run_on_the_ca(
     member: tuple[FakeNode, CertificateStore],
     tmp_path: Path,
 ) -> None:
-    """Reference defect 14: the hook a member set ran on the CA, as the daemon's user."""
+    """Reference defect 14: the hook a member set ran on the CA, as the daemon's user (row 46)."""
     trace = tmp_path / "trace"
     node, _ = member
     assert live(store)
@@ -406,6 +414,26 @@ def test_a_pull_that_is_refused_fails_with_the_reason_and_the_advice(
         with WorkBoard(paths, ca, work) as board:
             once(paths)
     assert board.results == [Failed("nas was revoked (join again with a new invite)")]
+    assert live(store) == before
+
+
+@pytest.mark.parametrize("busy", [BusyError, ThrottledError, RenewalInProgressError])
+def test_a_pull_that_is_put_off_says_so(
+    paths: Paths, ca: SmallCA, store: CertificateStore, busy: type[MeshError]
+) -> None:
+    """The broker tells nobody of a failure that is none."""
+
+    def refuse(_: Visit) -> None:
+        raise busy("200 others are before you", hint="try again in a moment")
+
+    before = live(store)
+    with FakeNode(ca, {("POST", "/v1/renew"): refuse}, mutual=True) as atlas:
+        work = RenewOwn("nas", (), via_broker=False, primary=atlas.endpoint())
+        with WorkBoard(paths, ca, work) as board:
+            once(paths)
+    (result,) = board.results
+    assert isinstance(result, Failed)
+    assert result.queued
     assert live(store) == before
 
 

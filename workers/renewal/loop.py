@@ -9,7 +9,14 @@ the lease is gone, another worker has the work, and the result is dropped.
 from collections.abc import Callable
 from functools import partial
 
-from broker.errors import LeaseLostError, MeshError, StorageError
+from broker.errors import (
+    BusyError,
+    LeaseLostError,
+    MeshError,
+    RenewalInProgressError,
+    StorageError,
+    ThrottledError,
+)
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.runtime.paths import Paths
@@ -40,6 +47,9 @@ from workers.sweep import Sweep
 
 COMPLETE_TRIES = 10
 COMPLETE_AGAIN_MS = 2_000
+QUEUED = (BusyError, ThrottledError, RenewalInProgressError)
+"""Refusals that are over in a moment, and no trouble of anybody's."""
+
 Build = Callable[[Desk, Membership], Errand]
 
 
@@ -134,6 +144,8 @@ class RenewalLoop:
             result = errand.run(lease)
         except LeaseLostError:
             raise
+        except QUEUED as error:
+            result = Failed(sentence_of(error), queued=True)
         except MeshError as error:
             result = Failed(sentence_of(error))
         except OSError as error:

@@ -54,6 +54,8 @@ from broker.wire.work import (
 LEASE_MS = 60_000
 """A worker that is alive extends; one that is not loses the item after this at the latest."""
 LEASE_MS_MAX = 600_000
+QUEUED_MAX = 3
+"""Attempts that may be put off by a busy issuer before it is told as a failure."""
 
 
 def lease_work(state: BrokerState, batch: Batch, caller: Caller, request: LeaseWork) -> WorkAnswer:
@@ -177,12 +179,14 @@ def _renewal_failed(
     )
     member_id = _member_id(state, grant)
     member = state.ledger.member(member_id) if state.serves else None
-    if member is not None and member.last_error != failed.detail:
+    # Waiting for one's turn is no trouble to tell anybody of, unless the turn never comes.
+    is_trouble = not failed.queued or backoff.failures > QUEUED_MAX
+    if member is not None and member.last_error != failed.detail and is_trouble:
         batch.append(RenewalFailed(member_id, failed.detail), "renewal")
 
     def keep() -> None:
         state.backoff[grant.key] = backoff
-        if grant.key == OWN:
+        if grant.key == OWN and is_trouble:
             # The operator asked for one attempt; the wish must not outrun the backoff.
             state.grant_wish(grant.lease_id)
             state.own_failure = failed.detail
