@@ -1,13 +1,16 @@
 # Plain `make` lists the targets. The first one that needs ./.venv makes it (contrib/bootstrap.sh).
 # Variables: PYTHON (interpreter for .venv), DEMO (options of the demo), NODE (home for `make up`),
-# SEEDS and SIM (how many seeds and which options for `make sim`).
+# SEEDS and SIM (how many seeds and which options for `make sim`; 10000), SEEDS, MINUTES and FAULTS
+# (the same for `make faults`; 500 seeds, and 0 minutes means until all are played).
 
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 DEMO ?=
 NODE ?= .node
-SEEDS ?= 10000
+SEEDS ?=
 SIM ?=
+MINUTES ?= 0
+FAULTS ?=
 BIN := .venv/bin
 QUICK := not faults and not mesh
 
@@ -62,7 +65,18 @@ services: ## fetch nginx, HAProxy and Caddy into ./.services, for the tests that
 
 .PHONY: sim
 sim: .venv/.ok ## whole meshes in one process, SEEDS schedules of faults (SIM=--mutants: without each rule)
-	@$(BIN)/python -m tests.sim --seeds $(SEEDS) $(SIM)
+	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),10000) $(SIM)
+
+.PHONY: faults
+faults: .venv/.ok ## real nodes broken from seeds: SEEDS=n MINUTES=m (FAULTS="--lanes 2": two meshes at once)
+	@$(BIN)/python -m tests.faults --seeds $(or $(SEEDS),500) --minutes $(MINUTES) $(FAULTS)
+
+.PHONY: fuzz
+fuzz: .venv/.ok ## coverage-guided fuzzing of every way in, MINUTES in all (installs atheris; Linux x86-64)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || if command -v uv >/dev/null 2>&1; \
+	    then uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-fuzz.lock; \
+	    else $(BIN)/python -m pip install --quiet --require-hashes -r requirements-fuzz.lock; fi
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(filter-out 0,$(MINUTES)),10)
 
 .PHONY: bench
 bench: .venv/.ok ## measure against the raw limits, write bench/out/latest.json

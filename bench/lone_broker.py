@@ -58,14 +58,15 @@ worker_dead_after = "120s"
 class RawClient:
     """A DEALER without retries: what a closed loop or a pipeline measures."""
 
-    def __init__(self, paths: Paths, service: Service) -> None:
+    def __init__(self, paths: Paths, service: Service, patience_ms: int = 10_000) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         identity = f"{service}/bench/{os.getpid()}/{secrets.token_hex(4)}".encode()
         self.socket = dealer(self._context, paths.requests_socket, identity)
         self._control = dealer(self._context, paths.control_socket, identity)
         ready = Ready(service, secrets.token_hex(4), "bench", os.getpid(), WIRE_VERSION)
         self._control.send_multipart(encode(Call(secrets.token_bytes(16), 5000, ready)))
-        if not self._control.poll(10_000):
+        if not self._control.poll(patience_ms):
+            self.close()
             raise RuntimeError("the broker does not answer READY")
         self._control.recv_multipart()
 

@@ -40,14 +40,14 @@ ARGUMENTS = [
 def measure() -> list[Result]:
     """Return start, recovery, memory and command figures of one node."""
     with node_home() as paths:
-        starts = [_timed(lambda: _certmesh(paths, "up")) for _ in _stopped_between(paths, STARTS)]
+        starts = [_timed(lambda: certmesh(paths, "up")) for _ in _stopped_between(paths, STARTS)]
         memory = [_pss_mb(paths) for _ in range(3)]
-        _certmesh(paths, "down")
+        certmesh(paths, "down")
         enroll_members(paths, MEMBERS, due=False)
-        _certmesh(paths, "up")
-        broker = [_recover_broker(paths) for _ in range(KILLS)]
-        worker = [_recover_worker(paths, "heartbeat") for _ in range(KILLS)]
-        _certmesh(paths, "down")
+        certmesh(paths, "up")
+        broker = [recover_broker(paths) for _ in range(KILLS)]
+        worker = [recover_worker(paths, "heartbeat") for _ in range(KILLS)]
+        certmesh(paths, "down")
     rows = f"{MEMBERS} members"
     return [
         result("up_to_ready_s", starts, unit="s", better="lower", target=4),
@@ -69,11 +69,12 @@ def node_home() -> Iterator[Paths]:
     try:
         yield paths
     finally:
-        _certmesh(paths, "down")
+        certmesh(paths, "down")
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _certmesh(paths: Paths, *words: str) -> bytes:
+def certmesh(paths: Paths, *words: str) -> bytes:
+    """Run a command that must succeed and return what it printed."""
     environment = {**os.environ, "CERTMESH_HOME": str(paths.home)}
     done = subprocess.run(
         [*CERTMESH, *words, "--json"], env=environment, check=True, capture_output=True
@@ -84,7 +85,7 @@ def _certmesh(paths: Paths, *words: str) -> bytes:
 def _stopped_between(paths: Paths, count: int) -> Iterator[int]:
     for number in range(count):
         if number:
-            _certmesh(paths, "down")
+            certmesh(paths, "down")
         yield number
 
 
@@ -94,9 +95,9 @@ def _timed(act: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _recover_broker(paths: Paths) -> float:
+def recover_broker(paths: Paths) -> float:
     """Return seconds from SIGKILL of the broker to the first answered request."""
-    _settle(paths, "broker")
+    settle(paths, "broker")
     before = RawClient(paths, Service.CONSOLE)
     view = before.ask(ListWorkers())
     before.close()
@@ -112,9 +113,9 @@ def _recover_broker(paths: Paths) -> float:
     return took
 
 
-def _recover_worker(paths: Paths, instance: str) -> float:
+def recover_worker(paths: Paths, instance: str) -> float:
     """Return seconds from SIGKILL of a worker to its next READY."""
-    _settle(paths, instance)
+    settle(paths, instance)
     client = RawClient(paths, Service.CONSOLE)
     pid = _worker_pid(client, instance)
     started = time.perf_counter()
@@ -127,7 +128,7 @@ def _recover_worker(paths: Paths, instance: str) -> float:
     return took
 
 
-def _settle(paths: Paths, program: str) -> None:
+def settle(paths: Paths, program: str) -> None:
     """Wait until supervisord has called a program RUNNING for a second.
 
     What dies within `startsecs` of its start is started again only after a pause (BACKOFF), which

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from broker.runtime.main import FOREGROUND, run_process
+from broker.runtime.privileges import Needs
 from broker.shell.backup_make import backup
 from broker.shell.create import create
 from broker.shell.destroy import destroy
@@ -30,7 +31,8 @@ def main(argv: list[str]) -> int:
         return run_process(partial(restore, file=Path(argv[2])), [argv[1], FOREGROUND])
     if argv and argv[0] in ONE_SHOT:
         return run_process(ONE_SHOT[argv[0]], [*argv[1:], FOREGROUND])
-    return run_process(serve, argv)
+    needs = Needs(listens=("workers",), places=("backup.directory",))
+    return run_process(serve, argv, needs)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class ErrorCode(StrEnum):
     BACKUP_REJECTED = "backup_rejected"
     POLICY_REFUSED = "policy_refused"
     CERTIFICATE_EXPIRED = "certificate_expired"
+    CLOCK_SKEW = "clock_skew"
 
 
 class MeshError(Exception):
@@ -366,6 +367,13 @@ class CertificateExpiredError(MeshError):
     """The certificate is over, and so is the time in which its key could still renew it."""
 
     code = ErrorCode.CERTIFICATE_EXPIRED
+
+
+class ClockSkewError(MeshError):
+    """The clock of the machine that should sign is off by more than a day."""
+
+    code = ErrorCode.CLOCK_SKEW
+    retryable = True
 
 
 def error_classes() -> dict[ErrorCode, type[MeshError]]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
-from broker.errors import MalformedMessageError, UnavailableError
+from broker.errors import MalformedMessageError, OversizedMessageError, UnavailableError
 from broker.wire.mesh_api import REPLY_JSON
 from broker.wire.node import Endpoint
 from workers.problem import PROBLEM_TYPE, RefusedError, bug_refusal, problem_of
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 BAD_REQUEST = 400
 HEADER_LINE_BYTES = 8190
 HEADER_COUNT = 64
+HEADER_BYTES_MAX = 32_768
+"""Request line and all header lines of one request: clients of this project send under 1 KiB."""
+HEADERS_TOO_LARGE = 431
+BUFFERED_BYTES = 65_536
+"""As the event loop holds for a plain connection; under TLS it would be half a megabyte more."""
 FAREWELL_S = 0.25
 """How long an idle peer has to answer the end of the TLS session: one that keeps a connection for
 later does not look at it, and would hold the stop up."""
@@ -31,7 +37,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What strangers may cost. Times in seconds, sizes in bytes."""
+    """What strangers may cost. Times in seconds, sizes in bytes; a rate of 0 is none.
+
+    Rates are for each source: `arrivals` are new connections, whose handshakes cost most. `end_s`
+    is how long the end of a connection may take, that of its TLS session included: asyncio has no
+    such bound when the other side ended first while nothing was read.
+    """
 
     body_bytes: int = 65_536
     per_source: int = 64
@@ -41,8 +52,14 @@ class Limits:
     handshake_s: float = 10.0
     header_s: float = 10.0
     body_s: float = 30.0
+    answer_s: float = 30.0
+    end_s: float = 5.0
     keepalive_s: float = 75.0
     drain_s: float = 3.0
+    arrivals_per_s: float = 0.0
+    arrivals_burst: int = 128
+    requests_per_s: float = 0.0
+    requests_burst: int = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +78,12 @@ class Connection(web.RequestHandler):
     """
 
     def __init__(
-        self, server: web.Server, origin: Origin, limits: Limits, gone: Callable[[], None]
+        self,
+        server: web.Server,
+        origin: Origin,
+        limits: Limits,
+        gone: Callable[[], None],
+        check_pace: Callable[[Origin], None] = lambda _origin: None,
     ) -> None:
         super().__init__(
             server,
@@ -78,7 +100,11 @@ class Connection(web.RequestHandler):
         self.peer: Peer | None = None
         self._limits = limits
         self._gone = gone
+        self._check_pace = check_pace
         self._answering = False
+        self._header_bytes = 0
+        self._wire: asyncio.Transport | None = None
+        self._end: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._deferred: asyncio.Future[Any] | None = None
         self._ended = False
@@ -86,6 +112,10 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Start the deadline for the first request's headers."""
         super().connection_made(transport)
+        self._wire = self.transport
+        _hold_little(transport)
+        if self._task_handler is not None:  # it leaves when this connection serves no more
+            self._task_handler.add_done_callback(lambda _done: self._bound_end())
         self._expect_headers()
 
     def data_received(self, data: bytes) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
@@ -93,18 +123,59 @@ class Connection(web.RequestHandler):
         super().data_received(data)
         if not self._answering and self._deadline is None:
             self._expect_headers()
+        if self._messages or self._waiter is None:
+            self._header_bytes = 0  # a request is here, or what came is the rest of a refused body
+            return
+        self._header_bytes += len(data)
+        if self._header_bytes > HEADER_BYTES_MAX:  # and still no end of them
+            self.cut()
 
     def connection_lost(self, exc: BaseException | None) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
         """Count the connection out."""
+        self._wire = None
+        if self._end is not None:
+            self._end.cancel()
         self._headers_are_here()
         self._end_waiting()
         super().connection_lost(exc)
         self._gone()
 
     @property
+    def is_made(self) -> bool:
+        """Whether its handshake is over and its end has not come."""
+        return self._wire is not None
+
+    @property
     def is_ending(self) -> bool:
         """Whether nothing more is answered here after the answer under way."""
         return self._ended
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered here."""
+        return not (self._answering or self._request_in_progress or self._messages)
+
+    def cut(self) -> None:
+        """End the connection now, whatever is still to be sent."""
+        wire = self._wire
+        self.force_close()
+        if wire is not None:
+            wire.abort()
+
+    def force_close(self) -> None:  # type: ignore[explicit-override]  # typing.override is 3.12
+        """Close, for at most `end_s`."""
+        super().force_close()
+        self._bound_end()
+
+    def check(self, request: web.BaseRequest) -> None:
+        """Let one request pass whose headers are here.
+
+        Raises:
+            RefusedError: They are more than anybody needs, or this source asks too fast.
+        """
+        if sum(len(name) + len(value) for name, value in request.raw_headers) > HEADER_BYTES_MAX:
+            raise _headers_too_large()
+        self._check_pace(self.origin)
 
     def begin(self) -> None:
         """Note that a request's headers are complete and it is being answered."""
@@ -114,6 +185,16 @@ class Connection(web.RequestHandler):
     def finish(self) -> None:
         """Note that the answer is ready."""
         self._answering = False
+
+    async def finish_response(  # type: ignore[explicit-override]  # typing.override is 3.12
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer; one that nobody reads ends the connection at its deadline."""
+        deadline = self._loop.call_later(self._limits.answer_s, self.cut)
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            deadline.cancel()
 
     def leave(self) -> None:
         """End after the answer that is under way, or now if there is none.
@@ -125,10 +206,10 @@ class Connection(web.RequestHandler):
         if self._request_in_progress or self._messages:
             self.close()
             return
-        transport = self.transport
+        wire = self._wire
         self.force_close()
-        if transport is not None:
-            self._loop.call_later(FAREWELL_S, transport.abort)
+        if wire is not None:
+            self._loop.call_later(FAREWELL_S, wire.abort)
 
     async def while_open(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what `ask` returns, for as long as this connection and its door stay.
@@ -160,11 +241,17 @@ class Connection(web.RequestHandler):
         """Answer what is no HTTP request, or what our own bug left unanswered."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun, no other can follow")
+        if isinstance(exc, LineTooLong):
+            return respond_refusal(_headers_too_large(), "")
         if status == BAD_REQUEST:
             error = MalformedMessageError("not an HTTP request this server can read")
             return respond_refusal(RefusedError(error, status, close=True), "")
         _log.error("request failed", exc_info=exc)
         return respond_refusal(bug_refusal(), "")
+
+    def _bound_end(self) -> None:
+        if self._wire is not None and self._end is None:
+            self._end = self._loop.call_later(self._limits.end_s, self._wire.abort)
 
     def _end_waiting(self) -> None:
         self._ended = True
@@ -178,6 +265,21 @@ class Connection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _hold_little(transport: asyncio.BaseTransport) -> None:
+    """Bound what waits in memory for a peer that does not read, or that sends ahead."""
+    assert isinstance(transport, asyncio.WriteTransport)
+    transport.set_write_buffer_limits(high=BUFFERED_BYTES)
+    limit_reading = getattr(transport, "set_read_buffer_limits", None)  # transports of TLS have it
+    if limit_reading is not None:
+        limit_reading(high=BUFFERED_BYTES)
+
+
+def _headers_too_large() -> RefusedError:
+    detail = f"a header is longer than {HEADER_LINE_BYTES} bytes, or all of them are too long"
+    error = OversizedMessageError(detail, hint=f"send less than {HEADER_BYTES_MAX} bytes of them")
+    return RefusedError(error, HEADERS_TOO_LARGE, close=True)
 
 
 def _closing() -> UnavailableError:

@@ -7,8 +7,8 @@ handshake costs anything; and the kernel's word about a local peer can be asked 
 """
 
 import asyncio
+import math
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
@@ -24,12 +24,19 @@ from socket import (
 
 from aiohttp import web
 
+from broker.errors import ThrottledError
 from broker.runtime.events import EventName
 from broker.runtime.logs import log
+from workers.complaints import Complaints
 from workers.connection import Connection, Limits, Origin
+from workers.crowds import Crowds
+from workers.problem import refusal_of
+from workers.rates import Buckets
 
 ACCEPT_AT_ONCE = 32
 """Connections accepted per wake-up, so that a flood cannot starve those already open."""
+LEAVING_MAX = 16
+"""Connections that have lost their place and still hold a descriptor: closing takes some turns."""
 ACCEPT_PAUSE_S = 0.5
 """Pause after running out of descriptors; accepting at once would spin."""
 TLS_SHUTDOWN_S = 2.0
@@ -108,17 +115,21 @@ class Door:
         self._origin_of = origin_of
         self._context: ssl.SSLContext | None = None
         self._listener: socket | None = None
-        self._crowds: Counter[str] = Counter()
+        self._crowds: Crowds[_Guest] = Crowds(limits.per_source, limits.connections)
+        self._leaving: set[_Guest] = set()
+        self._arriving = Buckets(limits.arrivals_per_s, limits.arrivals_burst)
+        self._asking = Buckets(limits.requests_per_s, limits.requests_burst)
         self._empty = asyncio.Event()
         self._empty.set()
         self._arrivals: set[asyncio.Task[None]] = set()
-        self._full, self._failed = Tally(), Tally()
+        self._throttled, self._failed = Complaints(), Complaints()
+        self._short = Tally()
         self._resume: asyncio.TimerHandle | None = None
 
     @property
     def connections(self) -> int:
         """How many connections are open, handshakes included."""
-        return self._crowds.total()
+        return self._crowds.count
 
     @property
     def is_open(self) -> bool:
@@ -174,7 +185,10 @@ class Door:
                 peer, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:
+            except OSError as error:
+                if self._short.is_due(self._loop.time()):
+                    reason = error.strerror or type(error).__name__
+                    log(EventName.LISTENER_DELAYED, listener=self.name, reason=reason)
                 self._pause()
                 return
             self._admit(peer)
@@ -195,60 +209,115 @@ class Door:
             peer.close()
             return
         crowd = crowd_of(origin)
-        if self._is_full(crowd):
+        refusal = self._refusal(crowd)
+        if refusal:
             peer.close()
-            self._complain(self._full, EventName.AUTH_THROTTLED, "too many connections")
+            self._complain(self._throttled, EventName.AUTH_THROTTLED, crowd, refusal)
             return
-        self._crowds[crowd] += 1
+        guest = _Guest(crowd)
+        self._crowds.enter(crowd, guest)
         self._empty.clear()
-        task = self._loop.create_task(self._welcome(peer, origin))
-        self._arrivals.add(task)
-        task.add_done_callback(self._arrivals.discard)
+        guest.arrival = self._loop.create_task(self._welcome(guest, peer, origin))
+        self._arrivals.add(guest.arrival)
+        guest.arrival.add_done_callback(self._arrivals.discard)
 
-    def _is_full(self, crowd: str) -> bool:
-        return (
-            self._crowds[crowd] >= self.limits.per_source
-            or self.connections >= self.limits.connections
-        )
+    def _refusal(self, crowd: str) -> str:
+        """Return why nobody of `crowd` may come in now; empty when there is room, or it is made."""
+        if not self._crowds.has_share(crowd):
+            return "too many connections"
+        if self._arriving.wait_s(crowd, self._loop.time()) > 0:
+            return "connections too fast"
+        if not self._crowds.is_full:
+            return ""
+        leaver = self._crowds.who_goes(crowd) if len(self._leaving) < LEAVING_MAX else None
+        if leaver is None:
+            return "too many connections of all sources"
+        self._crowds.leave(leaver.crowd, leaver)
+        self._leaving.add(leaver)
+        leaver.dismiss()
+        self._complain(self._throttled, EventName.AUTH_THROTTLED, leaver.crowd, "made room")
+        return ""
 
-    async def _welcome(self, peer: socket, origin: Origin) -> None:
+    async def _welcome(self, guest: "_Guest", peer: socket, origin: Origin) -> None:
         context = self._context
-        released = _Once(lambda: self._release(crowd_of(origin)))
         timeouts = (self.limits.handshake_s, TLS_SHUTDOWN_S) if context else (None, None)
+        connection = guest.connection = Connection(
+            self._server, origin, self.limits, lambda: self._release(guest), self._check_pace
+        )
         try:
             await self._loop.connect_accepted_socket(
-                lambda: Connection(self._server, origin, self.limits, released),
+                lambda: connection,
                 peer,
                 ssl=context,
                 ssl_handshake_timeout=timeouts[0],
                 ssl_shutdown_timeout=timeouts[1],
             )
+        except asyncio.CancelledError:
+            self._release(guest)
+            raise
         except (OSError, ssl.CertificateError) as error:
-            released()
-            self._complain(self._failed, EventName.TLS_HANDSHAKE_FAILED, _reason(error))
+            self._release(guest)
+            crowd, reason = guest.crowd, _reason(error)
+            self._complain(self._failed, EventName.TLS_HANDSHAKE_FAILED, crowd, reason)
 
-    def _release(self, crowd: str) -> None:
-        self._crowds[crowd] -= 1
-        if self._crowds[crowd] <= 0:
-            del self._crowds[crowd]
-        if not self._crowds:
+    def _check_pace(self, origin: Origin) -> None:
+        """Let one request of this source pass.
+
+        Raises:
+            RefusedError: It comes too fast; says when to come back, on a new connection: what may
+                stand in line behind it on this one would cost a refusal each.
+        """
+        crowd = crowd_of(origin)
+        wait_s = self._asking.wait_s(crowd, self._loop.time())
+        if wait_s <= 0:
+            return
+        self._complain(self._throttled, EventName.AUTH_THROTTLED, crowd, "requests too fast")
+        refusal = refusal_of(
+            ThrottledError(
+                "too many requests from this address",
+                hint=f"at most {self.limits.requests_per_s:g} a second in the long run",
+                retry_after_ms=math.ceil(wait_s * 1000),
+            )
+        )
+        refusal.close = True
+        raise refusal
+
+    def _release(self, guest: "_Guest") -> None:
+        self._leaving.discard(guest)
+        self._crowds.leave(guest.crowd, guest)
+        if not self._crowds.count:
             self._empty.set()
 
-    def _complain(self, tally: Tally, event: EventName, reason: str) -> None:
-        if tally.is_due(self._loop.time()):
-            log(event, listener=self.name, reason=reason, count=tally.take())
+    def _complain(self, complaints: Complaints, event: EventName, source: str, reason: str) -> None:
+        due = complaints.note(source, self._loop.time())
+        if due is not None:
+            log(event, listener=self.name, source=due.source, reason=reason, count=due.times)
 
 
-class _Once:
-    """Calls through the first time only: a connection is counted down exactly once."""
+class _Guest:
+    """One connection of a door, its handshake included."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
-        self._act: Callable[[], None] | None = act
+    def __init__(self, crowd: str) -> None:
+        self.crowd = crowd
+        self.connection: Connection | None = None
+        self.arrival: asyncio.Task[None] | None = None
 
-    def __call__(self) -> None:
-        act, self._act = self._act, None
-        if act is not None:
-            act()
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its handshake is under way."""
+        return self.connection is None or not self.connection.is_made
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is being answered."""
+        return self.connection is not None and self.connection.is_idle
+
+    def dismiss(self) -> None:
+        """End the connection now."""
+        if self.connection is not None and self.connection.is_made:
+            self.connection.cut()
+        elif self.arrival is not None:
+            self.arrival.cancel()
 
 
 def _tune(peer: socket) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -19,11 +20,16 @@ from broker.runtime.logs import log
 from broker.runtime.paths import Paths
 from broker.wire.base import Event
 from broker.wire.ids import Service
-from workers.process import instance_name
+from workers.chatter import quieten
+from workers.process import OUTDATED, instance_name
 from workers.route import Asker
 
 BACKOFF_S_MIN = 0.2
 BACKOFF_S_MAX = 3.0
+LOOK_S = 1.0
+TLS_READ_BYTES = 32_768
+"""What one TLS connection reads at a time, and so its buffer: asyncio's own is 256 KiB for each of
+a thousand connections, which is the memory of a small machine. Two TLS records are 32 KiB."""
 RECHECK_S = 30.0
 """A lost event costs at most this long."""
 
@@ -99,37 +105,54 @@ async def keep_open(
     build: Callable[[Asker], Doors],
     *,
     once: bool,
-) -> None:
-    """Keep what `build` returns open until a stop signal, or for one round.
+) -> int:
+    """Keep what `build` returns open until a stop signal, or for one round; return the exit status.
+
+    `Exit.TEMPORARY`: the broker is of another release; whoever starts this process again does it
+    from the release on disk.
 
     Raises:
         SettingsError: It can never open with these settings.
     """
     wake = asyncio.Event()
+    quieten("asyncio")
+    SSLProtocol.max_size = TLS_READ_BYTES
     with stop_event() as stop:
         async with AsyncLink(paths, service, instance_name(service)) as link:
             doors = build(link)
             log(EventName.PROCESS_STARTED)
             listening = asyncio.create_task(_listen(paths, wakes, wake))
             try:
-                await _rounds(doors, link, stop, wake, once=once)
+                status = await _rounds(doors, link, stop, wake, once=once)
             finally:
                 listening.cancel()
-                log(EventName.PROCESS_STOPPING)
+                log(EventName.PROCESS_STOPPING, reason=OUTDATED if link.is_outdated() else "")
                 await doors.close()
                 await asyncio.gather(listening, return_exceptions=True)
+    return status
 
 
 async def _rounds(
     doors: Doors, link: AsyncLink, stop: asyncio.Event, wake: asyncio.Event, *, once: bool
-) -> None:
+) -> int:
     rounds = Rounds(doors, link)
     while not stop.is_set():
         wake.clear()
         wait_s = rounds.attempt()
         if once:
-            return
-        await wait_for_any(wait_s, stop, wake)
+            return Exit.OK
+        await _pause(link, wait_s, stop, wake)
+        if link.is_outdated() and not stop.is_set():
+            return Exit.TEMPORARY
+    return Exit.OK
+
+
+async def _pause(link: AsyncLink, seconds: float, *events: asyncio.Event) -> None:
+    """Wait as `wait_for_any` does, but no longer once the broker is of another release."""
+    left_s = seconds
+    while left_s > 0 and not link.is_outdated() and not any(event.is_set() for event in events):
+        await wait_for_any(min(left_s, LOOK_S), *events)
+        left_s -= LOOK_S
 
 
 async def _listen(paths: Paths, wakes: tuple[type[Event], ...], wake: asyncio.Event) -> None:

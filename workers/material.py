@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from cryptography import x509
 
-from broker.errors import UnavailableError
+from broker.errors import MalformedMessageError, UnavailableError
 from broker.runtime.paths import Paths
 from broker.units import UnixSeconds
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
+from workers.leaf import PARSE_ERRORS
 
 MEMBERSHIP_BYTES_MAX = 65_536
 
@@ -42,7 +43,7 @@ def find_material(paths: Paths) -> Material:
         leaf = x509.load_pem_x509_certificate((directory / "fullchain.pem").read_bytes())
     except (OSError, RuntimeError):
         raise UnavailableError("waiting for certificate") from None
-    except ValueError:
+    except PARSE_ERRORS:
         raise UnavailableError("waiting for a readable certificate") from None
     return Material(
         directory=directory,
@@ -55,8 +56,8 @@ def find_material(paths: Paths) -> Material:
 def _membership(path: Path) -> Membership:
     try:
         with path.open("rb") as file:
-            return msgspec.json.decode(file.read(MEMBERSHIP_BYTES_MAX), type=Membership)
+            return decode_json(file.read(MEMBERSHIP_BYTES_MAX), Membership)
     except FileNotFoundError:
         raise UnavailableError("waiting for membership") from None
-    except (OSError, UnicodeDecodeError, msgspec.MsgspecError):
+    except (OSError, MalformedMessageError):
         raise UnavailableError("waiting for a readable membership.json") from None

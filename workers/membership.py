@@ -1,10 +1,10 @@
 """What this node knows of its mesh, as it was told when it joined."""
 
-import msgspec
-
-from broker.errors import NoMeshError
+from broker.errors import MalformedMessageError, NoMeshError
 from broker.runtime.paths import Paths
+from broker.wire.checked import check_checksum
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
 
 
 def load_membership(paths: Paths) -> Membership | None:
@@ -18,9 +18,10 @@ def load_membership(paths: Paths) -> Membership | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(raw, type=Membership)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        check_checksum(raw)
+        return decode_json(raw, Membership)
+    except MalformedMessageError as error:
         raise NoMeshError(
-            f"{paths.membership} is damaged ({error})",
+            f"{paths.membership} is damaged ({error.detail})",
             hint="restore the file from a backup, or leave and join again",
         ) from None

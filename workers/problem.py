@@ -56,6 +56,7 @@ _STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.PIN_MISMATCH: 502,
         ErrorCode.PEER_UNREACHABLE: 502,
         ErrorCode.UNAVAILABLE: 503,
+        ErrorCode.CLOCK_SKEW: 503,
         ErrorCode.UNREGISTERED: 503,
         ErrorCode.NO_MESH: 503,
         ErrorCode.NOT_PRIMARY: 503,

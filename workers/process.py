@@ -22,6 +22,7 @@ from broker.runtime.exits import Exit
 from broker.runtime.logs import log, setup_logs
 from broker.runtime.main import run_process, wants_once
 from broker.runtime.paths import Paths
+from broker.runtime.privileges import NOTHING, Needs
 from broker.runtime.settings import Settings
 from broker.runtime.stop import StopSignal
 from broker.units import Millis, UnixSeconds
@@ -39,6 +40,9 @@ BACKOFF_MS_MIN = 100
 ONCE_PATIENCE_MS = 5000
 KNOCK_EVERY_MS = 50
 """How soon an idle worker notices that its broker is back."""
+
+OUTDATED = "the broker is of another release"
+"""Why a process leaves that nobody asked to."""
 
 TEXT_MAX = 1024
 
@@ -204,20 +208,30 @@ class Host:
         return Exit.FAILED if self._desk.record.last_error else Exit.OK
 
     def run(self) -> int:
-        """Do rounds until a stop signal and return the exit status."""
+        """Do rounds until a stop signal and return the exit status.
+
+        `Exit.TEMPORARY`: the broker is of another release; whoever starts this process again does
+        it from the release on disk.
+        """
         self._await_broker()
         spread_ms = min(self._loop.period_ms, FIRST_ROUND_MS_MAX)
         self._schedule(random.randrange(max(1, spread_ms)))  # noqa: S311 (spreads load, hides nothing)
-        while not self._desk.stopping():
+        while not self._is_over():
             if self._is_due() and self._watch_broker():
                 self._round()
             self._idle()
+        if not self._desk.stopping():
+            log(EventName.PROCESS_STOPPING, reason=OUTDATED)
+            return Exit.TEMPORARY
         log(EventName.PROCESS_STOPPING)
         self._desk.link.goodbye("stopping")
         return Exit.OK
 
+    def _is_over(self) -> bool:
+        return self._desk.stopping() or self._desk.link.is_outdated()
+
     def _await_broker(self) -> None:
-        while not self._desk.stopping():
+        while not self._is_over():
             try:
                 self._desk.link.introduce(timeout_ms=1000)
             except MeshError as error:
@@ -241,7 +255,7 @@ class Host:
 
     def _idle(self) -> None:
         """Wait for the next round's time, an event of ours, or the stop signal."""
-        while not self._desk.stopping() and not self._is_due():
+        while not self._is_over() and not self._is_due():
             due_ms = self._desk.record.due_ms
             assert due_ms is not None
             wait_ms = min(max(0, due_ms - boottime_ms()), LOOK_UP_MS)
@@ -317,7 +331,7 @@ def run_loop(loop: Loop, settings: Settings, paths: Paths, *, once: bool) -> int
         return host.run_once() if once else host.run()
 
 
-def run_worker(build: Callable[[Settings, Paths], Loop]) -> int:
+def run_worker(build: Callable[[Settings, Paths], Loop], needs: Needs = NOTHING) -> int:
     """Run the loop that `build` makes as a whole process: the last line of a `__main__`."""
 
     def main(settings: Settings, paths: Paths) -> int:
@@ -325,7 +339,7 @@ def run_worker(build: Callable[[Settings, Paths], Loop]) -> int:
         setup_logs(settings, loop.service.value)
         return run_loop(loop, settings, paths, once=wants_once())
 
-    return run_process(main)
+    return run_process(main, needs=needs)
 
 
 def instance_name(service: Service) -> str:

@@ -206,6 +206,7 @@ def _answer_of(session: requests.Session, url: str, ask: Ask, left_s: float) -> 
 
 
 def _bounded(response: requests.Response, deadline_ms: int) -> bytes:
+    refuse_compressed(response)
     body = bytearray()
     for chunk in response.iter_content(CHUNK_BYTES):
         body += chunk
@@ -214,6 +215,16 @@ def _bounded(response: requests.Response, deadline_ms: int) -> bytes:
         if boottime_ms() > deadline_ms:
             raise requests.ReadTimeout("the answer did not end in time")
     return bytes(body)
+
+
+def refuse_compressed(response: requests.Response) -> None:
+    """Let an answer pass whose bytes are what they are: a thousandth of it could fill our memory.
+
+    Raises:
+        MalformedMessageError: It is compressed, although this side said that it takes no such.
+    """
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise MalformedMessageError("the answer is compressed; this side asked for it as it is")
 
 
 def error_of(status: int, raw: bytes, retry_after: str = "") -> MeshError:

@@ -111,6 +111,7 @@ class Front:
     ) -> web.Response:
         caller = None
         try:
+            connection.check(request)
             caller = self._meet(connection)
             page = await self._page(caller, connection, request)
         except RefusedError as refusal:

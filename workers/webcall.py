@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 
 from broker.errors import MalformedMessageError
 from broker.runtime.notifying import is_loopback
-from workers.transport import open_session
+from workers.transport import open_session, refuse_compressed
 from workers.wires import Wires
 
 CONNECT_S_MAX = 5.0
@@ -82,7 +82,7 @@ def post_web(
 
     Raises:
         requests.RequestException: It could not be reached, or did not finish.
-        MalformedMessageError: It answered too much.
+        MalformedMessageError: It answered too much, or compressed.
     """
     sent = {"Accept-Encoding": "identity", "User-Agent": "certmesh", **headers}
     with session.post(
@@ -93,6 +93,7 @@ def post_web(
         allow_redirects=False,
         stream=True,
     ) as response:
+        refuse_compressed(response)
         answer = bytearray()
         for chunk in response.iter_content(CHUNK_BYTES):
             answer += chunk

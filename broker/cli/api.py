@@ -27,6 +27,7 @@ from broker.wire.operator import OPERATOR_HEADER, check_operator_name
 
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 OK_STATUSES = range(200, 300)
+RETRY_DIGITS_MAX = 9
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -139,7 +140,8 @@ def problem_of(status: int, raw: bytes, retry_after: str = "") -> MeshError:
     hint = problem.hint
     if problem.primary is not None and not hint:
         hint = f"the primary is {problem.primary.host}: run it there"
-    wait_ms = int(retry_after) * 1000 if retry_after.isdecimal() else 0
+    said = retry_after[:RETRY_DIGITS_MAX]
+    wait_ms = int(said) * 1000 if said.isdecimal() else 0
     if wait_ms and not hint:
         hint = f"try again in {wait_ms // 1000} s"
     return error_classes()[code](problem.detail, hint=hint, retry_after_ms=wait_ms)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from broker.errors import ConflictError, StorageError
+from broker.errors import ConflictError, MalformedMessageError, StorageError
 from broker.runtime.files import FILE_MODE, fsync_directory, private_directory, write_atomic
 from broker.runtime.paths import Paths
+from broker.wire.plain import decode_json
 
 NOTE = "leaving.json"
+OLDER_LEDGERS = "ledger.db.v*"
+"""Copies from before an upgrade."""
 PRIVATE = frozenset({"key.pem", "privkey.pem", "combined.pem"})
 """Files below `certs` that hold a private key."""
 LEFT_OVERS = (
@@ -48,8 +51,8 @@ def begun(paths: Paths) -> Begun | None:
     membership, and nobody said that it should end.
     """
     try:
-        note = msgspec.json.decode((paths.data / NOTE).read_bytes(), type=Begun)
-    except (OSError, msgspec.MsgspecError):
+        note = decode_json((paths.data / NOTE).read_bytes(), Begun)
+    except (OSError, MalformedMessageError):
         return None
     over = paths.data / note.place / paths.membership.name
     return None if os.path.lexists(over) else note
@@ -76,7 +79,8 @@ def set_aside(paths: Paths, note: Begun) -> Path:
         with _no_broker(paths.lock):
             _delete_keys(paths.certificates)
             private_directory(place)
-            for name in (*LEFT_OVERS, paths.membership.name):
+            older = (copy.name for copy in paths.data.glob(OLDER_LEDGERS))
+            for name in (*LEFT_OVERS, *older, paths.membership.name):
                 _move(paths.data / name, place / name)
             (paths.data / NOTE).unlink(missing_ok=True)
             fsync_directory(paths.data)
@@ -105,7 +109,8 @@ def _move(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _no_broker(lock: Path) -> Iterator[None]:
     """Hold the broker's lock, so that none starts on state that is moving away."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(lock, flags, FILE_MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

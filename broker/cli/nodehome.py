@@ -21,6 +21,7 @@ from broker.errors import ConflictError, MeshExistsError
 from broker.runtime.files import private_directory, write_atomic
 from broker.runtime.paths import Paths, node_paths
 from broker.runtime.settings import Settings, load_settings, parse_settings
+from broker.runtime.tomltext import read_toml
 
 PRIVATE_UMASK = 0o077
 HEADER = """\
@@ -127,7 +128,7 @@ def setting_options(lines: tuple[str, ...]) -> dict[tuple[str, str], Any]:
 
 def _value_of(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return read_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
 

@@ -94,8 +94,16 @@ def taken(given: dict[str, Any]) -> NodeOptions:
 
 
 def usual_settings(host: str = "") -> Wanted:
-    """Return what a node's file says unless somebody knows better: its name and its addresses."""
-    return {("node", "name"): host or own_name(), ("node", "addresses"): list(own_addresses())}
+    """Return what a node's file says unless somebody knows better: its name and its addresses.
+
+    And that people are asked at all: also without approval, a later policy or a rejoin asks
+    somebody, where there is nobody to ask the answer is no, and any node may lead one day.
+    """
+    return {
+        ("node", "name"): host or own_name(),
+        ("node", "addresses"): list(own_addresses()),
+        ("approval", "decider"): "queue",
+    }
 
 
 def own_name() -> str:

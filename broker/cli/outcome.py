@@ -29,6 +29,7 @@ EXITS: Mapping[ErrorCode, Exit] = MappingProxyType(
         ErrorCode.BUSY: Exit.UNREACHABLE,
         ErrorCode.TIMEOUT: Exit.UNREACHABLE,
         ErrorCode.PEER_UNREACHABLE: Exit.UNREACHABLE,
+        ErrorCode.CLOCK_SKEW: Exit.REFUSED,
         ErrorCode.CA_LOCKED: Exit.LOCKED,
         ErrorCode.NO_MESH: Exit.NO_MESH,
         ErrorCode.NOT_A_MEMBER: Exit.NO_MESH,

@@ -15,6 +15,7 @@ import broker.runtime
 from broker.runtime.files import write_atomic
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
+from broker.runtime.users import user_name
 from broker.wire.ids import Service
 
 PROCESS_TABLE = "supervisord.conf"
@@ -74,10 +75,27 @@ def process_table(settings: Settings) -> str:
         Service.NOTIFY: min(1, len(settings.notify.targets)),
     }
     sections = _SECTION.split(packaged_process_table())
-    table = "".join(_scaled(section, counts) for section in sections)
+    table = "".join(_owned(_scaled(section, counts), settings) for section in sections)
+    if settings.users.differ:
+        # Each process reads in supervisord.log how it ended last time; it sets its own umask.
+        table = table.replace("\numask=077", "\numask=027")
+    if settings.node.run_dir:
+        place = settings.node.run_dir.rstrip("/").replace("%", "%%")
+        table = table.replace("%(here)s/run/", f"{place}/")
     # shlex quoting because supervisord splits like a shell, %% because it expands %(...)s.
     interpreter = shlex.quote(sys.executable).replace("%", "%%")
     return EXPLANATION + table.replace("command=python ", f"command={interpreter} ")
+
+
+def _owned(section: str, settings: Settings) -> str:
+    """Return a section whose program runs as the user that `[users]` names for it."""
+    heading = _HEADING.match(section)
+    name = user_name(settings.users, heading[1]) if heading else ""
+    if heading is None or not name:
+        return section
+    # supervisord changes the user and leaves HOME as it was: root's.
+    lines = f'{heading[0]}\nuser={name}\nenvironment=HOME="/",USER="{name}",LOGNAME="{name}"'
+    return section.replace(heading[0], lines, 1)
 
 
 def packaged_process_table() -> str:

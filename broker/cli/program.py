@@ -137,7 +137,7 @@ def _object(line: bytes, module: str, paths: Paths) -> dict[str, Any]:
 
 def _open_log(module: str, paths: Paths) -> IO[bytes]:
     """Open the program's log for appending, closed to others whatever the umask is."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     return os.fdopen(os.open(_log(module, paths), flags, FILE_MODE), "ab")
 
 

@@ -15,8 +15,9 @@ from broker.wire.node import NodeView, WorkersView
 
 DIAL_TIMEOUT_S = 1.0
 SETTINGS_STATUS = 78
-ENDED = frozenset({"FATAL", "EXITED", "UNKNOWN"})
-"""STOPPED is not among them: for its first milliseconds supervisord says it of everything."""
+ENDED = frozenset({"FATAL", "UNKNOWN"})
+"""STOPPED is not among them: for its first milliseconds supervisord says it of everything. EXITED
+neither: it starts those again at once."""
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 (read, not bound)
 
 
@@ -43,6 +44,12 @@ def look(supervisor: Supervisor, api: Api, settings: Settings) -> Readiness:
         if program.state in ENDED:
             raise UnavailableError(
                 f"{program.name} has stopped ({_ending(program)})\n{tail(program.log)}",
+                hint=f"see {program.log}",
+            )
+        if waits_ms := supervisor.waits_ms(program):
+            raise UnavailableError(
+                f"{program.name} ended again and again, the next start is in "
+                f"{waits_ms / 1000:.0f} s\n{tail(program.log)}",
                 hint=f"see {program.log}",
             )
     starting = [program for program in programs if program.state != "RUNNING"]
@@ -81,7 +88,7 @@ def is_open(door: str) -> bool:
     try:
         with socket.create_connection((address, int(port)), DIAL_TIMEOUT_S):
             return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
 
 

@@ -6,8 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from broker.errors import MalformedMessageError, PeerUnreachableError
+
+PARSE_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises on hostile or unusual DER; it is not one family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,7 @@ def read_leaf(path: Path) -> Leaf:
     """
     try:
         return leaf_of(x509.load_pem_x509_certificate(path.read_bytes()))
-    except ValueError as error:
+    except PARSE_ERRORS as error:
         raise MalformedMessageError(f"{path} holds no certificate: {error}") from None
 
 
@@ -59,7 +72,7 @@ def served_leaf(address: str, port: int, server_name: str, timeout_s: float) -> 
     it, so an expired or foreign certificate is an answer too.
 
     Raises:
-        PeerUnreachableError: Nobody listens there, or it is not TLS.
+        PeerUnreachableError: Nobody listens there, it is not TLS, or it shows no certificate.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -79,14 +92,25 @@ def served_leaf(address: str, port: int, server_name: str, timeout_s: float) -> 
             f"{address}:{port} does not answer: {error.strerror or error}",
             hint="is the service running, and is this the right port?",
         ) from None
-    assert der is not None
-    return leaf_of(x509.load_der_x509_certificate(der))
+    return shown_leaf(der or b"", f"{address}:{port}")
+
+
+def shown_leaf(der: bytes, where: str) -> Leaf:
+    """Return what matters of a certificate that anybody may have sent.
+
+    Raises:
+        PeerUnreachableError: `where` did not show one that can be read.
+    """
+    try:
+        return leaf_of(x509.load_der_x509_certificate(der))
+    except PARSE_ERRORS:
+        raise PeerUnreachableError(f"{where} shows a certificate that cannot be read") from None
 
 
 def _names(certificate: x509.Certificate) -> tuple[str, ...]:
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
+    except PARSE_ERRORS:
         return ()
     return (
         *found.get_values_for_type(x509.DNSName),

@@ -8,22 +8,29 @@ import configparser
 import contextlib
 import http.client
 import os
+import select
 import signal
 import subprocess
 import sys
 import xmlrpc.client  # (our own socket, in a 0700 directory)
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from broker.cli.api import UnixConnection
 from broker.cli.nodehome import PRIVATE_UMASK
+from broker.clock import boottime_ms
 from broker.errors import InternalError
 from broker.runtime.paths import Paths
+from broker.runtime.restraint import Starts
 
 ANSWER_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 60.0
-"""A renewal process may finish a hook first: longer than any `stopwaitsecs` of the table."""
+"""Longer than any `stopwaitsecs` of the table."""
+
+END_MS = 10_000
+"""How long a program may take to end when it is asked to; a hook that runs is cut short."""
 
 ANSWER_BYTES_MAX = 1024 * 1024
 MODULE = "supervisor.supervisord"
@@ -41,6 +48,11 @@ class Program:
     status: int
     reason: str
     log: Path
+
+    @property
+    def address(self) -> str:
+        """The name supervisord wants in calls."""
+        return f"{self.group}:{self.name}"
 
 
 class Supervisor:
@@ -68,12 +80,26 @@ class Supervisor:
             for line in table
         )
 
+    def wake(self) -> bool:
+        """Let a supervisord go on that somebody stopped (SIGSTOP); return whether it was."""
+        grip = self.grip()
+        if grip is None:
+            return False
+        try:
+            is_stopped = grip.is_stopped()
+            if is_stopped:
+                grip.resume()
+            return is_stopped
+        finally:
+            grip.release()
+
     def start(self) -> None:
         """Start it; it goes to the background by itself once its sockets are open.
 
         Raises:
             InternalError: It refused, in its own words.
         """
+        Starts(self._paths.home).forget_all()
         started = subprocess.run(  # noqa: S603 (our own interpreter)
             [*self._line(), "-c", str(self._paths.supervisord)],
             cwd=self._paths.home,
@@ -91,12 +117,38 @@ class Supervisor:
                 hint=f"see {self._paths.supervisord} and {self._paths.log}",
             )
 
+    def waits_ms(self, program: Program) -> int:
+        """Return for how long a program that ended again and again still waits."""
+        start = Starts(self._paths.home).of(program.name)
+        runs = program.state in {"RUNNING", "STARTING"}
+        return start.wait_ms(boottime_ms()) if start is not None and runs else 0
+
     def revive(self) -> None:
         """Start again what has stopped for good: its cause may have been mended meanwhile."""
         for program in self.programs() or ():
+            if self.waits_ms(program):
+                self.renew(program)
+                continue
+            Starts(self._paths.home).forgive(program.name)
             if program.state in GIVEN_UP:
-                name, wait = f"{program.group}:{program.name}", False
+                name, wait = program.address, False
                 self._call("supervisor.startProcess", name, wait)
+
+    def renew(self, program: Program) -> None:
+        """Ask a running program to end and wait a moment for that; supervisord starts it again.
+
+        Stopping and starting it would leave it stopped if this command died in between.
+        """
+        Starts(self._paths.home).forgive(program.name)
+        with contextlib.suppress(OSError):
+            ended = os.pidfd_open(program.pid)
+            try:
+                self._call("supervisor.signalProcess", program.address, "TERM")
+                poller = select.poll()
+                poller.register(ended, select.POLLIN)
+                poller.poll(END_MS)
+            finally:
+                os.close(ended)
 
     def take_over(self) -> tuple[str, ...]:
         """Make the running pool what its file says by now; return the programs that changed.
@@ -141,9 +193,17 @@ class Supervisor:
                 grip.release()
         return None
 
-    def _pids(self) -> list[int]:
-        found = [self._call("supervisor.getPID"), self._noted_pid()]
-        return [pid for pid in found if isinstance(pid, int) and pid > 1]
+    def pid(self) -> int | None:
+        """Return its pid as it says itself; None when it does not answer."""
+        pid = self._call("supervisor.getPID")
+        return pid if isinstance(pid, int) else None
+
+    def _pids(self) -> Iterator[int]:
+        # The note first: one that was stopped takes calls and never answers them.
+        for find in (self._noted_pid, self.pid):
+            pid = find()
+            if pid is not None and pid > 1:
+                yield pid
 
     def _noted_pid(self) -> int | None:
         table = configparser.RawConfigParser(inline_comment_prefixes=(";", " #"))
@@ -193,6 +253,20 @@ class Grip:
         """Ask it to stop; it is no error when it just did."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.descriptor, signal.SIGTERM)
+        self.resume()  # a stopped process takes no other signal
+
+    def resume(self) -> None:
+        """Let it go on, if somebody stopped it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.descriptor, signal.SIGCONT)
+
+    def is_stopped(self) -> bool:
+        """Return whether somebody stopped it by SIGSTOP, or traces it."""
+        try:
+            after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2]
+        except OSError:
+            return False
+        return after_name.split()[0] in {"T", "t"}
 
     def release(self) -> None:
         """Let go of it."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from broker.errors import SettingsError
+from broker.runtime.tomltext import read_toml
 
 _HEADING = re.compile(r"^\s*\[", re.MULTILINE)
 _HOOK_HEADING = re.compile(r"^[ \t]*\[\[[ \t]*hook[ \t]*\]\][ \t]*(#.*)?$", re.MULTILINE)
@@ -34,12 +35,17 @@ def parsed(text: str, where: str) -> dict[str, Any]:
     """Return the values in `text`.
 
     Raises:
-        SettingsError: Not TOML; names `where`.
+        SettingsError: Not TOML, or something stands where sections do; names `where`.
     """
     try:
-        return tomllib.loads(text)
+        values = read_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{where}: {error}", hint="mend the file") from None
+    for name, value in values.items():
+        tables = value if name == "hook" and isinstance(value, list) else [value]
+        if not all(isinstance(table, dict) for table in tables):
+            raise SettingsError(f"{where}: {name} is no section", hint="mend the file")
+    return values
 
 
 def with_key(text: str, section: str, key: str, value: object) -> str:
@@ -96,7 +102,7 @@ def _hook_blocks(text: str) -> list[tuple[int, int]]:
 
 def _is_named(block: str, name: str) -> bool:
     try:
-        hooks = tomllib.loads(block).get("hook", [])
+        hooks = read_toml(block).get("hook", [])
     except tomllib.TOMLDecodeError:
         return False
     return any(hook.get("name") == name for hook in hooks)
@@ -109,7 +115,7 @@ def _ended(text: str) -> str:
 def _checked(text: str, meant: Mapping[str, Any]) -> str:
     """Return `text` if it says exactly what was meant, so that no edit is ever half right."""
     try:
-        said = tomllib.loads(text)
+        said = read_toml(text)
     except tomllib.TOMLDecodeError:
         said = None
     if said != _as_lists(meant):

@@ -1,5 +1,6 @@
 """The root of the command tree, and the only place where trouble turns into an exit status."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import click
 from broker.cli.lazy import LazyGroup
 from broker.cli.options import global_options
 from broker.cli.outcome import CRASH_CODE, CRASH_HINT, USAGE_CODE, say_trouble
+from broker.cli.shape import clean
 from broker.runtime.exits import Exit
 
 _ROOM = "broker.cli.commands"
@@ -22,8 +24,12 @@ COMMANDS = {
     ),
     "up": (f"{_ROOM}.up:up", "Start this node's processes and wait until they are ready."),
     "down": (f"{_ROOM}.up:down", "Stop this node's processes, workers before the broker."),
+    "reload": (
+        f"{_ROOM}.reload:reload_node",
+        "Let the running processes take over changed settings, without stopping the node.",
+    ),
     "status": (f"{_ROOM}.status:status", "Show mesh and node in one screen."),
-    "ps": (f"{_ROOM}.status:ps", "Show the processes: state, restarts, last success, next run."),
+    "ps": (f"{_ROOM}.ps:ps", "Show the processes: state, restarts, last success, next run."),
     "demo": (f"{_ROOM}.demo:demo", "Run a three-node mesh on this machine."),
     "ca": (f"{_ROOM}.ca:ca", "Show, unlock or lock the certificate authority."),
     "invite": (f"{_ROOM}.invite:invite", "Make, list and revoke single-use tickets for a host."),
@@ -104,7 +110,10 @@ def _say_usage(error: click.ClickException, *, as_json: bool) -> int:
     if as_json:
         say_trouble("certmesh", USAGE_CODE, error.format_message(), "", as_json=True)
     else:
-        error.show()
+        # It quotes what was typed, and what was typed was copied from somewhere.
+        shown = io.StringIO()
+        error.show(shown)
+        sys.stderr.write("".join(f"{clean(line)}\n" for line in shown.getvalue().splitlines()))
     return error.exit_code
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from broker.cli.served import read_leaf
 from broker.errors import MalformedMessageError
+from broker.wire.plain import decode_json
 
 _VERSION = re.compile(r"v([0-9]{4,})")
 
@@ -48,8 +49,8 @@ def versions_of(directory: Path) -> tuple[Version, ...]:
 def last_delivery(directory: Path) -> Delivery:
     """Return how the last delivery ended; `unknown` when nobody wrote it down."""
     try:
-        return msgspec.json.decode((directory / "delivery.json").read_bytes(), type=Delivery)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return decode_json((directory / "delivery.json").read_bytes(), Delivery)
+    except (OSError, MalformedMessageError):
         return Delivery()
 
 

@@ -8,6 +8,8 @@ Order rules:
    once on a new connection (the sockets only count as writable while connected) or after another
    answer to READY.
 3. Whatever arrives on a lane proves that the broker lives.
+4. An answer that this release cannot read is a refusal of its request: the caller hears why at
+   once and does not wait for an answer that it has already got.
 """
 
 from dataclasses import dataclass
@@ -24,10 +26,10 @@ from broker.client.protocol import (
     new_request_id,
 )
 from broker.clock import boottime_ms
-from broker.errors import MeshError
+from broker.errors import MeshError, UnsupportedVersionError
 from broker.units import Millis
 from broker.wire.base import Request
-from broker.wire.codec import decode_answer
+from broker.wire.codec import decode_answer, fault_of, request_id_of
 from broker.wire.control import Fault
 from broker.wire.ids import Service
 from broker.wire.liveness import Beat, BeatAnswer, Goodbye, Welcome
@@ -37,6 +39,10 @@ COLLECTED_MAX = 1000
 """Answers taken in one go, so that a flood cannot hold the caller."""
 
 KNOCK_TTL_MS = 5000
+
+OUTDATED_MS = 3_000
+"""Refused for its version for so long, a process leaves: longer than supervisord's `startsecs`, so
+that it is never FATAL for that, and short enough for an upgrade."""
 
 
 @dataclass(slots=True)
@@ -65,11 +71,19 @@ class Exchange:
         self.heard_ms: Millis | None = None
         self._refusal: MeshError | None = None
         self._knock: Pending | None = None
+        self._outdated_ms: Millis | None = None
 
     @property
     def refusal(self) -> MeshError | None:
         """Why the broker does not take this process, as far as it said so."""
         return self._refusal or self.control.trouble
+
+    def is_outdated(self, now_ms: Millis) -> bool:
+        """Whether the broker has refused this process's wire version for `OUTDATED_MS`.
+
+        It does not heal by waiting: one of the two is of another release than the one on disk.
+        """
+        return self._outdated_ms is not None and now_ms - self._outdated_ms >= OUTDATED_MS
 
     def close(self) -> None:
         """Close both sockets; what was not sent yet is dropped."""
@@ -121,10 +135,7 @@ class Exchange:
                 frames = lane.receive()
                 if frames is None:
                     break
-                try:
-                    answers.append(decode_answer(frames))
-                except MeshError:
-                    continue
+                answers += _read(frames)
         for answer in answers:
             self._learn(answer)
         return answers
@@ -151,15 +162,28 @@ class Exchange:
         if isinstance(reply, Welcome) and knocked:
             self.welcome, self.registered = reply, True
             self.welcomes += 1
-            self._refusal, self._knock = None, None
+            self._refusal, self._knock, self._outdated_ms = None, None, None
         elif isinstance(reply, BeatAnswer):
             self._compare(reply)
         elif is_unregistered(reply):
             self.registered = False
         elif knocked and isinstance(reply, Fault):
             self._refusal = error_of(reply)
+            if not isinstance(self._refusal, UnsupportedVersionError):
+                self._outdated_ms = None
+            elif self._outdated_ms is None:
+                self._outdated_ms = self.heard_ms
 
     def _compare(self, reply: BeatAnswer) -> None:
         known = self.welcome is not None and self.welcome.broker_boot_id == reply.broker_boot_id
         if not (reply.registered and known):
             self.registered = False
+
+
+def _read(frames: list[bytes]) -> list[Answer]:
+    """Return the answer in `frames`, or the refusal it amounts to; nothing when it is nobody's."""
+    try:
+        return [decode_answer(frames)]
+    except MeshError as error:
+        request_id = request_id_of(frames)
+        return [] if request_id is None else [Answer(request_id, fault_of(error))]

@@ -98,6 +98,10 @@ class Link:
         """When the broker was last heard, on the boot clock."""
         return self._exchange.heard_ms
 
+    def is_outdated(self) -> bool:
+        """Whether the broker has refused this process's wire version for a while."""
+        return self._exchange.is_outdated(boottime_ms())
+
     @property
     def boot_id(self) -> str:
         """The random name of this process lifetime."""

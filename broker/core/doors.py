@@ -1,6 +1,7 @@
 """Where a node says its doors are: checked before it is stored, dialled or shown."""
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from broker.core.names import check_host
@@ -8,6 +9,9 @@ from broker.errors import NameNotAllowedError
 
 ADDRESSES_MAX = 8
 PORT_MAX = 65_535
+ADDRESS_LENGTH_SHOWN = 64
+_ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+"""Name or number of an interface (Linux: IFNAMSIZ, with its NUL)."""
 
 
 def check_doors(addresses: Iterable[str], *ports: int) -> tuple[str, ...]:
@@ -23,6 +27,14 @@ def check_doors(addresses: Iterable[str], *ports: int) -> tuple[str, ...]:
 
 def _address(text: str) -> str:
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
         return check_host(text)
+    # To the parser a zone id is free text: line feeds, escape sequences, a thousand characters.
+    zone = getattr(address, "scope_id", None)
+    if zone is not None and not _ZONE.fullmatch(zone):
+        raise NameNotAllowedError(
+            f"{text[:ADDRESS_LENGTH_SHOWN]!r} is no address",
+            hint="write it without the part behind %, or with the name of an interface",
+        )
+    return str(address)

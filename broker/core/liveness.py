@@ -13,6 +13,11 @@ from broker.wire.liveness import SILENCE_MS_MAX, Beat, Ready
 DEAD_KEPT_MS = 120_000
 LEFT_KEPT_MAX = 64
 """Workers that left or died are remembered for `ps` up to this many."""
+IDENTITY_PARTS = 4
+"""Service, instance, pid, and something random; see `broker.client.protocol.introduce`."""
+OUTDATED_KEPT_MAX = 32
+OUTDATED_KEPT_MS = 10_000
+"""A process of another release knocks every second, or leaves and comes back within seconds."""
 
 
 @dataclass(slots=True)
@@ -46,6 +51,29 @@ class WorkerTable:
     def __init__(self, promise_ms: int) -> None:
         self._promise_ms = promise_ms
         self._workers: dict[bytes, Worker] = {}
+        self._outdated: dict[str, Millis] = {}
+
+    def refuse_version(self, identity: bytes, now_ms: Millis) -> None:
+        """Note that a process was refused for the wire version that it speaks.
+
+        Its identity names it (`service/instance/...`): the frames of a version look the same in
+        every release, its messages do not.
+        """
+        instance = _instance_in(identity)
+        if not instance:
+            return
+        self._outdated.pop(instance, None)
+        self._outdated[instance] = now_ms
+        if len(self._outdated) > OUTDATED_KEPT_MAX:
+            del self._outdated[next(iter(self._outdated))]
+
+    def outdated(self, now_ms: Millis) -> tuple[str, ...]:
+        """Return the processes that were refused for their wire version a moment ago."""
+        return tuple(
+            instance
+            for instance, seen_ms in self._outdated.items()
+            if now_ms - seen_ms < OUTDATED_KEPT_MS
+        )
 
     def welcome(
         self, identity: bytes, ready: Ready, now_ms: Millis, key: str = ""
@@ -59,6 +87,7 @@ class WorkerTable:
         )
         for gone in earlier:
             del self._workers[gone]
+        self._outdated.pop(ready.instance, None)
         self._workers[identity] = Worker(
             identity,
             ready.service,
@@ -141,6 +170,16 @@ class WorkerTable:
         gone = [w for w in self._workers.values() if w.liveness == "left"]
         for worker in gone[: max(0, len(gone) - LEFT_KEPT_MAX)]:
             del self._workers[worker.identity]
+
+
+def _instance_in(identity: bytes) -> str:
+    """Return the instance that a routing identity names, empty when it names none."""
+    try:
+        parts = identity.decode("ascii").split("/")
+    except UnicodeDecodeError:
+        return ""
+    named = len(parts) == IDENTITY_PARTS and parts[0] in set(Service) and parts[1].isprintable()
+    return parts[1] if named else ""
 
 
 def _is_past(worker: Worker, now_ms: Millis) -> bool:

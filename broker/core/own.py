@@ -36,6 +36,8 @@ class OwnCertificate:
         if not self.present or self.not_before is None or self.not_after is None:
             return UnixSeconds(0)
         issued_at = UnixSeconds(self.not_before + BACKDATE_S)
+        if self.not_after <= issued_at:
+            return UnixSeconds(0)  # a certificate without a life, whoever reports it, is over
         due = renew_at(issued_at, self.not_after, fraction=fraction, jitter=0.0)
         return pull_at(due, issued_at, self.not_after) if pulls else due
 

@@ -1,6 +1,6 @@
 """Presence: when a member was last heard and what it serves. Not history, never journaled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 
 from broker.units import UnixSeconds
@@ -55,15 +55,29 @@ class PresenceTable:
         """Return what is known of a member."""
         return self._rows.get(member_id)
 
+    def ids(self) -> KeysView[str]:
+        """Return of whom anything is known."""
+        return self._rows.keys()
+
+    def forget(self, member_ids: Iterable[str]) -> None:
+        """Drop what is known of members that are gone."""
+        for member_id in member_ids:
+            self._rows.pop(member_id, None)
+            self._skews.pop(member_id, None)
+            self._dirty.discard(member_id)
+
     def clock_off_s(self, now: UnixSeconds) -> int:
         """Return by how much this node's clock differs from the others', the median of members.
 
         Positive: this one is behind. Each member counts once, so one with a wrong clock moves
         nothing; with too few members to tell the answer is 0.
         """
-        seen = self._skews.values()
-        late = sorted(skew for at, skew in seen if 0 <= now - at <= SKEW_FRESH_S)
+        late = sorted(self.skews(now))
         return late[len(late) // 2] if len(late) >= SKEWS_NEEDED else 0
+
+    def skews(self, now: UnixSeconds) -> list[int]:
+        """Return by how much the clocks of members heard lately are ahead of this one."""
+        return [skew for at, skew in self._skews.values() if 0 <= now - at <= SKEW_FRESH_S]
 
     def take_dirty(self) -> dict[str, Presence]:
         """Return and forget what changed since the last flush."""

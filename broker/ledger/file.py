@@ -14,6 +14,8 @@ from urllib.parse import quote
 from broker.errors import LedgerDamagedError, MeshError, StorageError
 from broker.ledger import schema
 from broker.ledger.journal import ChainVerdict, check_chain, has_row
+from broker.ledger.keepsake import copies, keep_copy
+from broker.ledger.legible import legible
 from broker.ledger.rows import Head
 from broker.wire.chain import GENESIS
 
@@ -55,7 +57,8 @@ def open_file(path: Path, known: Head | None = None) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise opening_trouble(path, error) from error
     try:
-        _verify(path, connection, known)
+        with legible():
+            _verify(path, connection, known)
     except MeshError:
         connection.close()
         raise
@@ -91,7 +94,7 @@ def inspect_file(path: Path) -> ChainVerdict:
         LedgerDamagedError: The file is no ledger at all.
     """
     try:
-        with closing(connect(path)) as connection:
+        with legible(), closing(connect(path)) as connection:
             connection.execute("PRAGMA query_only = ON")
             connection.execute("BEGIN")
             return check_chain(connection)
@@ -130,9 +133,14 @@ def configure(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def opening_trouble(path: Path, error: sqlite3.Error) -> MeshError:
-    """Return what a failed look at the file means; only a full or busy disk is harmless."""
+    """Return what a failed look at the file means: trouble with the disk, or damage."""
     if primary_code(error) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY}:
         return StorageError(f"{path}: {error}", hint="free space, or stop whoever else uses it")
+    if primary_code(error) == sqlite3.SQLITE_IOERR or (
+        primary_code(error) == sqlite3.SQLITE_CANTOPEN and path.is_file()
+    ):
+        # Says nothing about the content: nobody should put an older copy in its place for this.
+        return StorageError(f"{path}: {error}", hint=f"look at the disk below {path.parent}")
     return LedgerDamagedError(f"{path} cannot be read as a ledger: {error}", hint=_RESTORE)
 
 
@@ -152,7 +160,9 @@ def primary_code(error: Exception) -> int:
 def _verify(path: Path, connection: sqlite3.Connection, known: Head | None) -> None:
     _recognize(path, connection)
     configure(path, connection)
-    schema.migrate(connection)
+    if (version := schema.version_of(connection)) < len(schema.MIGRATIONS):
+        keep_copy(path, connection, version)
+        schema.migrate(connection)
     read_term(connection)
     if known is None or not has_row(connection, known):
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -176,8 +186,15 @@ def _recognize(path: Path, connection: sqlite3.Connection) -> None:
         raise LedgerDamagedError(
             f"{path} was made by a newer release (ledger version {version}, "
             f"this one knows {len(schema.MIGRATIONS)}); nothing was changed",
-            hint="install that release again",
+            hint=_way_back(path),
         )
+
+
+def _way_back(path: Path) -> str:
+    again = "install that release again"
+    if not (kept := copies(path)):
+        return again
+    return f"{again}; {kept[-1]} is from before the upgrade and lacks all that came after it"
 
 
 def create_file(path: Path) -> None:

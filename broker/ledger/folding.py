@@ -6,6 +6,7 @@ The whole is folded again after history changed, and to see whether a table has 
 import sqlite3
 
 from broker.ledger import journal, projection
+from broker.ledger.legible import legible
 from broker.ledger.rows import JournalRow
 from broker.ledger.tables import make_afresh
 from broker.ledger.where import Where
@@ -42,7 +43,12 @@ def differing(connection: sqlite3.Connection) -> tuple[str, ...]:
     try:
         make_afresh(fresh)
         projection.refold(connection, fresh)
-        live, folded = projection.dump(connection), projection.dump(fresh)
+        folded = projection.dump(fresh)
     finally:
         fresh.close()
+    try:
+        with legible():
+            live = projection.dump(connection)
+    except sqlite3.DatabaseError:
+        return tuple(folded)  # text that is none any more cannot even be compared
     return tuple(table for table in live if live[table] != folded[table])

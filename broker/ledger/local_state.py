@@ -3,7 +3,7 @@
 Inside an open transaction these join it; outside, each is durable by itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from broker.ledger.file import INCARNATION_KEY, TERM_KEY
 from broker.ledger.store import Store
@@ -75,6 +75,13 @@ class LocalState(Store):
     def presence_load(self) -> dict[str, bytes]:
         """Return the presence last saved, by member id."""
         return dict(self._all("SELECT member_id, body FROM presence"))
+
+    def presence_forget(self, member_ids: Sequence[str]) -> None:
+        """Drop the presence of these members."""
+        with self._writing() as connection:
+            connection.executemany(
+                "DELETE FROM presence WHERE member_id = ?", [(each,) for each in member_ids]
+            )
 
     def presence_save(self, changed: Mapping[str, bytes]) -> None:
         """Save the presence of these members; the others keep theirs."""

@@ -10,12 +10,13 @@ the file before it goes on.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from broker.errors import LedgerDamagedError, MeshError, StorageError
 from broker.ledger import file, journal
+from broker.ledger.legible import legible
 from broker.ledger.rows import Head
 
 _SELF_HEALING = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -35,6 +36,7 @@ class Store:
         self._in_group = False
         self._failed = False
         self._suspect = False
+        self._blind = False
 
     @property
     def head(self) -> Head:
@@ -114,16 +116,12 @@ class Store:
         self.commit()
 
     def _all(self, statement: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-        try:
-            return self._connection.execute(statement, parameters).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._trouble(error) from error
+        with self._reading() as connection:
+            return connection.execute(statement, parameters).fetchall()
 
     def _one(self, statement: str, parameters: Parameters = ()) -> tuple[Any, ...] | None:
-        try:
-            row: tuple[Any, ...] | None = self._connection.execute(statement, parameters).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise self._trouble(error) from error
+        with self._reading() as connection:
+            row: tuple[Any, ...] | None = connection.execute(statement, parameters).fetchone()
         return row
 
     def _number(self, statement: str, parameters: Parameters = ()) -> int:
@@ -131,21 +129,44 @@ class Store:
         return int(row[0]) if row is not None else 0
 
     @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection; one that could not read the last time is replaced first.
+
+        Whoever wants to write reads before: without this nothing would ever open a new one.
+        """
+        if self._blind and not self._in_group:
+            # While the disk is broken the old one goes on: it may have the page in memory.
+            with suppress(StorageError), self._translated():
+                self._renew_connection()
+        try:
+            with legible():
+                yield self._connection
+        except sqlite3.DatabaseError as error:
+            trouble = self._trouble(error)
+            self._blind = self._suspect
+            raise trouble from error
+
+    @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
-            yield
+            with legible():
+                yield
         except sqlite3.IntegrityError:
             raise
         except sqlite3.DatabaseError as error:
             raise self._trouble(error) from error
 
-    def _trouble(self, error: sqlite3.DatabaseError) -> MeshError:
-        """Return what `error` means for the caller; the open group does not survive it."""
+    def _trouble(self, error: sqlite3.DatabaseError, *, fresh: bool = False) -> MeshError:
+        """Return what `error` means for the caller; the open group does not survive it.
+
+        A connection that saw an I/O error may call a good file malformed: only a `fresh` one, or
+        one that nothing happened to, is believed to have seen damage.
+        """
         code = file.primary_code(error)
         if isinstance(error, sqlite3.ProgrammingError) or code == sqlite3.SQLITE_ERROR:
             raise error  # a wrong statement is our bug, not the disk's
         self._fail()
-        if code in _DAMAGE:
+        if code in _DAMAGE and (fresh or not self._suspect):
             self._suspect = True
             return LedgerDamagedError(
                 f"{self._path} is damaged: {error}",
@@ -179,6 +200,9 @@ class Store:
         try:
             file.configure(self._path, fresh)
             self._compare(journal.read_head(fresh))
+        except sqlite3.DatabaseError as error:
+            fresh.close()
+            raise self._trouble(error, fresh=True) from error
         except BaseException:
             fresh.close()
             raise
@@ -187,7 +211,7 @@ class Store:
         busy, _pages, _moved = fresh.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StorageError(f"{self._path}: somebody else reads it; the log could not be moved")
-        self._suspect = False
+        self._suspect = self._blind = False
 
     def _compare(self, found: Head) -> None:
         if found == self._durable_head:

@@ -7,7 +7,6 @@ backups are sealed.
 """
 
 import base64
-import binascii
 import hashlib
 import re
 
@@ -22,6 +21,8 @@ GROUP_CHARACTERS = 4
 SECRET_CHARACTERS = 52
 """Base32 of 32 bytes, without padding."""
 CHECK_BYTES = 5
+TEXT_LENGTH_MAX = 8192
+"""Of what is typed or in a file, so much is looked at: a printed kit has a quarter of it."""
 KEY_LABEL = b"certmesh recovery key 1"
 CHECK_LABEL = b"certmesh recovery check 1\x00"
 
@@ -52,7 +53,7 @@ def recovery_secret(text: str) -> bytes:
     Raises:
         BadPassphraseError: No such text, or a letter of it is wrong; never says which.
     """
-    plain = text.upper()
+    plain = text[:TEXT_LENGTH_MAX].upper()
     runs = [found.group(1) for found in _GROUPS.finditer(plain)] or [plain.translate(_LOOKALIKES)]
     # A fingerprint on the same page may look like groups too: the checksum tells which run it is.
     letters = [re.sub(r"[\s-]+", "", run) for run in runs]
@@ -92,7 +93,7 @@ def _decoded(letters: str) -> bytes | None:
     """Return the secret if its checksum fits."""
     try:
         secret = base64.b32decode(letters[:SECRET_CHARACTERS] + "====")
-    except binascii.Error:
+    except ValueError:  # also of letters that are no ASCII
         return None
     # The last letter carries one bit of the secret; the rest of it must be nothing.
     return secret if recovery_text(secret).replace("-", "") == letters else None

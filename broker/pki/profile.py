@@ -69,6 +69,7 @@ class IssuerFacts:
     not_after: int
     names: tuple[str, ...]
     networks: tuple[Network, ...]
+    not_before: int = 0
 
 
 def facts_of(issuing: x509.Certificate) -> IssuerFacts:
@@ -91,6 +92,7 @@ def facts_of(issuing: x509.Certificate) -> IssuerFacts:
             if isinstance(name, x509.IPAddress)
             and isinstance(name.value, ipaddress.IPv4Network | ipaddress.IPv6Network)
         ),
+        not_before=int(issuing.not_valid_before_utc.timestamp()),
     )
 
 

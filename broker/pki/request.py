@@ -33,6 +33,10 @@ SANS_MAX = 64
 
 SIGNATURE_HASHES = frozenset({"sha256", "sha384", "sha512"})
 LEAF_USAGES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+_EXTENSION_REQUESTS = frozenset(
+    map(x509.ObjectIdentifier, ("1.2.840.113549.1.9.14", "1.3.6.1.4.1.311.2.1.14"))
+)
+"""RFC 2985 5.4.2, and what Microsoft's tools wrote before it."""
 _ECDSA_SHA256 = ec.ECDSA(hashes.SHA256())
 
 LeafKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
@@ -170,8 +174,12 @@ def _common_name(request: x509.CertificateSigningRequest) -> str:
 def _sans(request: x509.CertificateSigningRequest) -> tuple[str, ...]:
     try:
         extensions = request.extensions
+        sets = [one for one in request.attributes if one.oid in _EXTENSION_REQUESTS]
     except PARSE_ERRORS:
         raise CSRRejectedError("the extensions of the request are malformed") from None
+    if len(sets) > 1:
+        # The library reads the first set, other tools the last: two readers, two requests.
+        raise CSRRejectedError("the request asks for extensions twice")
     names: tuple[str, ...] = ()
     for extension in extensions:
         value = extension.value

@@ -57,6 +57,7 @@ class EventName(StrEnum):
     HOOK_SUCCEEDED = "hook.succeeded"
     HOOK_FAILED = "hook.failed"
     HOOK_TIMED_OUT = "hook.timed_out"
+    HOOK_CUT_SHORT = "hook.cut_short"
     MEMBER_JOINED = "member.joined"
     MEMBER_SEEN = "member.seen"
     MEMBER_SUSPECTED = "member.suspected"
@@ -115,6 +116,7 @@ class EventName(StrEnum):
     DECIDER_CRASHED = "decider.crashed"
     PEER_REACHED = "peer.reached"
     STORAGE_FAILED = "storage.failed"
+    LEDGER_MENDED = "ledger.mended"
     FRAME_REFUSED = "frame.refused"
     STANDBY_REMOVED = "standby.removed"
     STANDBY_KEY_RECEIVED = "standby.key_received"
@@ -148,6 +150,7 @@ ERRORS = frozenset(
         EventName.PROCESS_CRASHED,
         EventName.CERTIFICATE_EXPIRED,
         EventName.STORAGE_FAILED,
+        EventName.LEDGER_MENDED,
     }
 )
 """Somebody must act."""
@@ -171,6 +174,7 @@ WARNINGS = frozenset(
         EventName.FAILOVER_WITHHELD,
         EventName.HOOK_FAILED,
         EventName.HOOK_TIMED_OUT,
+        EventName.HOOK_CUT_SHORT,
         EventName.JOIN_REFUSED,
         EventName.LISTENER_DELAYED,
         EventName.MEMBER_LOST,

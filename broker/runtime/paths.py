@@ -18,6 +18,8 @@ class Paths:
     home: Path
     data: Path
     run: Path
+    apart: bool = False
+    """Processes are different users (`[users]`), so that each writes in a directory of its own."""
 
     @property
     def settings(self) -> Path:
@@ -65,6 +67,21 @@ class Paths:
         return self.data / "credentials" / "ca-unlock"
 
     @property
+    def hook_runs(self) -> Path:
+        """What hooks said, one line of JSON for each run; written by renewal processes."""
+        return (self.data / "hook-runs" if self.apart else self.data) / "hook-runs.ndjson"
+
+    @property
+    def broker_run(self) -> Path:
+        """Where the broker has its sockets and marks, and nobody else can put a socket."""
+        return self.run / "broker" if self.apart else self.run
+
+    @property
+    def console_run(self) -> Path:
+        """Where the console has its socket."""
+        return self.run / "console" if self.apart else self.run
+
+    @property
     def lock(self) -> Path:
         """Flock target: one broker per data directory."""
         return self.data / "broker.lock"
@@ -72,22 +89,22 @@ class Paths:
     @property
     def requests_socket(self) -> Path:
         """ROUTER for ordinary requests."""
-        return self.run / "broker.sock"
+        return self.broker_run / "broker.sock"
 
     @property
     def control_socket(self) -> Path:
         """ROUTER for liveness and other short, urgent requests; drained first."""
-        return self.run / "control.sock"
+        return self.broker_run / "control.sock"
 
     @property
     def events_socket(self) -> Path:
         """PUB for hints."""
-        return self.run / "events.sock"
+        return self.broker_run / "events.sock"
 
     @property
     def api_socket(self) -> Path:
         """The console's HTTP socket."""
-        return self.run / "api.sock"
+        return self.console_run / "api.sock"
 
     @property
     def supervisor_socket(self) -> Path:
@@ -104,10 +121,11 @@ def node_paths(settings_file: Path, settings: Settings) -> Paths:
     home = Path(os.path.abspath(settings_file)).parent  # noqa: PTH100 (no symlink resolution)
     data = Path(settings.node.data_dir) if settings.node.data_dir else home
     run = Path(settings.node.run_dir) if settings.node.run_dir else home / "run"
-    longest = run / "supervisor.sock"
+    apart = settings.users.differ
+    longest = run / ("console/api.sock" if apart else "supervisor.sock")
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES_MAX - len(".12345678"):
         raise SettingsError(
             f"{longest} is too long for a Unix socket ({SOCKET_PATH_BYTES_MAX} bytes)",
             hint='set node.run_dir in certmesh.toml to a short directory, such as "/run/certmesh"',
         )
-    return Paths(home=home, data=data, run=run)
+    return Paths(home=home, data=data, run=run, apart=apart)

@@ -18,7 +18,10 @@ from msgspec import Meta
 from broker.errors import SettingsError
 from broker.runtime.duration import Duration
 from broker.runtime.notifying import check_notify
+from broker.runtime.section import Section
 from broker.runtime.target import parse_target
+from broker.runtime.tomltext import read_toml
+from broker.runtime.users import Users
 
 Fraction = Annotated[float, Meta(gt=0.0, lt=1.0)]
 DEFAULT_NAMES = ("*.home.arpa", "*.local", "*.internal")
@@ -33,10 +36,6 @@ DEFAULT_NETWORKS = (
 
 def _span(text: str) -> Duration:
     return Duration.parse(text)
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all sections: unknown keys are errors."""
 
 
 class Node(Section, frozen=True):
@@ -65,6 +64,7 @@ class Listen(Section, frozen=True):
     dashboard: str = ""
     workers: str = ""
     body_limit: Annotated[int, Meta(ge=1024, le=1_048_576)] = 65_536
+    per_source: Annotated[int, Meta(ge=1, le=512)] = 64
 
 
 class Authority(Section, frozen=True):
@@ -300,6 +300,7 @@ class Settings(Section, frozen=True):
     """The whole file."""
 
     node: Node = Node()
+    users: Users = Users()
     listen: Listen = Listen()
     ca: Authority = Authority()
     policy: Policy = Policy()
@@ -327,7 +328,7 @@ def load_settings(path: Path, environ: Mapping[str, str] | None = None) -> Setti
             detail names the file and the key's path in it.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = read_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(
             f"cannot read {path}: {error.strerror}",
@@ -363,8 +364,9 @@ def _with_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[s
     merged = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
     for section, key, kind in _single_values():
         text = environ.get(f"CERTMESH_{section.upper()}_{key.upper()}")
-        if text is not None:
-            merged.setdefault(section, {})[key] = _scalar(text, kind)
+        # What is no section stays as it is: the check of the whole file names it.
+        if text is not None and isinstance(merged.setdefault(section, {}), dict):
+            merged[section][key] = _scalar(text, kind)
     return merged
 
 
@@ -384,6 +386,6 @@ def _scalar(text: str, kind: object) -> object:
     if kind is Duration or kind is str or str in map(type, get_args(kind)):
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return read_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text

@@ -18,12 +18,14 @@ Over tcp, between a broker and renewal workers on other machines, three things d
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
 import zmq
 
 from broker.runtime.curve import CurvePair, octets_of
+from broker.runtime.files import is_shared
 from broker.wire.codec import MESSAGE_BYTES_MAX
 
 SocketT = TypeVar("SocketT", bound="zmq.Socket[Any]")
@@ -37,6 +39,12 @@ CALLS_QUEUED_MAX = 1000
 EVENTS_QUEUED_MAX = 1000
 BROKER_LINGER_MS = 100
 BACKLOG = 256
+LOCAL_BACKLOG = 64
+"""Connections that the kernel has taken and libzmq has not; all of them may still come in after
+the broker decided to take no more (`broker.shell.localdoors`)."""
+SHARED_SOCKET_MODE = 0o660
+LOCAL_HANDSHAKE_MS = 5_000
+"""Who connects and does not greet holds a descriptor; libzmq's own patience is half a minute."""
 RECONNECT_MS = 10
 RECONNECT_MS_MAX = 50
 """A killed broker is back after about 0.15 s; a wait that doubles further would be felt."""
@@ -58,24 +66,29 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 """RFC 27: there, and nowhere else, libzmq asks who may come in."""
 
 
-def request_router(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
-    """Return the broker's ROUTER for ordinary requests, bound."""
-    return _router(context, path)
+def request_router(
+    context: "zmq.Context[SocketT]", path: Path, uids: Collection[int] = ()
+) -> SocketT:
+    """Return the broker's ROUTER for ordinary requests, bound; `uids` may connect, empty: all."""
+    return _router(context, path, uids)
 
 
-def control_router(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
+def control_router(
+    context: "zmq.Context[SocketT]", path: Path, uids: Collection[int] = ()
+) -> SocketT:
     """Return the broker's ROUTER for urgent requests, bound; drain it first."""
-    return _router(context, path)
+    return _router(context, path, uids)
 
 
-def publisher(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
+def publisher(context: "zmq.Context[SocketT]", path: Path, uids: Collection[int] = ()) -> SocketT:
     """Return the broker's PUB, bound; a slow subscriber loses events, nobody waits for it."""
     socket = context.socket(zmq.PUB)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.SNDHWM, EVENTS_QUEUED_MAX)
-    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.BACKLOG, LOCAL_BACKLOG)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, LOCAL_HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
-    socket.bind(endpoint(path))
+    _bind_local(socket, path, uids)
     return socket
 
 
@@ -218,7 +231,7 @@ def endpoint(path: Path) -> str:
     return f"ipc://{path}"
 
 
-def _router(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
+def _router(context: "zmq.Context[SocketT]", path: Path, uids: Collection[int]) -> SocketT:
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.LINGER, BROKER_LINGER_MS)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
@@ -226,10 +239,24 @@ def _router(context: "zmq.Context[SocketT]", path: Path) -> SocketT:
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
     socket.setsockopt(zmq.RCVHWM, REQUESTS_QUEUED_MAX)
     socket.setsockopt(zmq.SNDHWM, ANSWERS_QUEUED_MAX)
-    socket.setsockopt(zmq.BACKLOG, BACKLOG)
+    socket.setsockopt(zmq.BACKLOG, LOCAL_BACKLOG)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, LOCAL_HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, 0)
-    socket.bind(endpoint(path))
+    _bind_local(socket, path, uids)
     return socket
+
+
+def _bind_local(socket: "zmq.Socket[Any]", path: Path, uids: Collection[int]) -> None:
+    """Bind to a socket file; libzmq closes the connections of other users as it accepts them.
+
+    The directory keeps them out already. Its mode is one command away from being wrong.
+    """
+    for uid in uids:
+        socket.setsockopt(zmq.IPC_FILTER_UID, uid)
+    socket.bind(endpoint(path))
+    if is_shared(path.parent):
+        # The users of this node; whoever may pass the directory is in their group.
+        path.chmod(SHARED_SOCKET_MODE)
 
 
 def _connecting(socket: "zmq.Socket[Any]") -> None:

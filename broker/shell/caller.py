@@ -14,7 +14,8 @@ class Caller(NamedTuple):
 
     One is made per request: a tuple costs a third of a frozen dataclass. `identity` names the
     caller in the tables of this broker, `route` in its socket. They differ for a caller on another
-    machine: `key` is the public key its connection proved, `grant` what that is worth now.
+    machine: `key` is the public key its connection proved, `grant` what that is worth now; and for
+    one of this machine, whose `address` is the process that the kernel vouches for.
     """
 
     identity: bytes
@@ -27,6 +28,7 @@ class Caller(NamedTuple):
     route: bytes
     key: str = ""
     grant: RemoteGrant | None = None
+    address: str = ""
 
 
 class Deferred:

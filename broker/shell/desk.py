@@ -9,10 +9,12 @@ import zmq
 
 from broker.clock import boottime_ms, wall_s
 from broker.core.operators import DECISIONS, require_operator
+from broker.core.seats import Seats, seat_key
 from broker.errors import (
     MeshError,
     StorageError,
     UnregisteredError,
+    UnsupportedVersionError,
     error_classes,
 )
 from broker.runtime.events import EventName
@@ -23,6 +25,7 @@ from broker.shell.dispatch import ALWAYS_REMEMBERED, REMEMBERED, VERBS
 from broker.shell.refused import note_refused
 from broker.shell.remote import admit_remote, connection_of, refuse_incapable
 from broker.shell.replication import answer_polls
+from broker.shell.seating import seated
 from broker.shell.state import BrokerState
 from broker.wire.base import Request
 from broker.wire.codec import (
@@ -39,17 +42,23 @@ from broker.wire.liveness import Beat, Goodbye, Ready
 from broker.wire.messages import Answer, AnyEvent, AnyReply
 
 REQUEST_ID_BYTES = 16
+OUTDATED_EVERY_MS = 10_000
+GARBAGE_EVERY_MS = 60_000
 _PASSING = frozenset(code.value for code, kind in error_classes().items() if kind.retryable)
 
 
 @dataclass(slots=True)
 class Incoming:
-    """Frames as they came: who, on which socket, what; `key` is the one a CURVE peer proved."""
+    """Frames as they came: who, on which socket, what.
+
+    `key` is the one a CURVE peer proved, `address` the process that the kernel says a local one is.
+    """
 
     socket: "zmq.Socket[bytes]"
     identity: bytes
     frames: list[bytes]
     key: str = ""
+    address: str = ""
 
 
 @dataclass(slots=True)
@@ -64,8 +73,9 @@ class Outgoing:
 class Desk:
     """Turns drains into answers and events."""
 
-    def __init__(self, state: BrokerState) -> None:
+    def __init__(self, state: BrokerState, seats: Seats | None = None) -> None:
         self.state = state
+        self._seats = seats
         self.refused_frames = 0
 
     def open_batch(self) -> Batch:
@@ -79,6 +89,7 @@ class Desk:
             call = decode_call(incoming.frames)
         except MeshError as refusal:
             self.refused_frames += 1
+            self._note_unread(incoming, refusal)
             request_id = request_id_of(incoming.frames)
             if request_id is None or len(request_id) != REQUEST_ID_BYTES:
                 return None
@@ -114,18 +125,23 @@ class Desk:
         if batch.facts:
             head = self.state.ledger.head
             batch.publish(RosterMoved(head.term, head.sequence))
-        for effect in batch.after_commit:
-            effect()
-        if batch.facts:
-            answer_polls(self.state, wall_s())
+            batch.after_commit.append(lambda: answer_polls(self.state, wall_s()))
+        self._take_effect(batch)
         self._take_late(outgoing)
         return batch.events
+
+    def _take_effect(self, batch: Batch) -> None:
+        """Run the effects; what fails from here on takes back no row and no answer."""
+        for effect in batch.after_commit:
+            try:
+                effect()
+            except StorageError as failure:
+                self._note(failure)
 
     def void(self, batch: Batch, outgoing: list[Outgoing], failure: StorageError) -> None:
         """Turn every reply that depended on the lost commit into a typed refusal."""
         batch.rollback()
-        self.state.storage_failed_ms = boottime_ms()
-        log(EventName.STORAGE_FAILED, detail=failure.detail)
+        self._note(failure)
         self._take_late(outgoing)
         for entry in outgoing:
             if entry.wrote:
@@ -139,6 +155,36 @@ class Desk:
             caller = self._caller(replace(incoming, key=""), request_id, 0)
             outgoing.append(Outgoing(caller, fault_of(failure), wrote=True))
 
+    def _note_outdated(self, incoming: Incoming, refusal: MeshError) -> None:
+        """Keep for status and say once in a while that a process here is of another release."""
+        state, now_ms = self.state, boottime_ms()
+        state.workers.refuse_version(incoming.identity, now_ms)
+        if state.refusals.passes(("wire version",), now_ms, OUTDATED_EVERY_MS):
+            log(EventName.WORKER_REFUSED, reason=refusal.detail, hint=refusal.hint)
+
+    def _note_unread(self, incoming: Incoming, refusal: MeshError) -> None:
+        if isinstance(refusal, UnsupportedVersionError) and not incoming.key:
+            self._note_outdated(incoming, refusal)
+        else:
+            self._note_garbage(incoming, refusal)
+
+    def _note_garbage(self, incoming: Incoming, refusal: MeshError) -> None:
+        """Say once in a while that something here sends what is no message, and how much so far.
+
+        libzmq ends a connection whose bytes are no frames; it knows no way to end one by name.
+        """
+        if self.state.refusals.passes(("garbage",), boottime_ms(), GARBAGE_EVERY_MS):
+            log(
+                EventName.WORKER_REFUSED,
+                address=incoming.address,
+                reason=f"what it sends is no message: {refusal.detail}",
+                count=self.refused_frames,
+            )
+
+    def _note(self, failure: StorageError) -> None:
+        self.state.storage_failed_ms = boottime_ms()
+        log(EventName.STORAGE_FAILED, detail=failure.detail)
+
     def _take_late(self, outgoing: list[Outgoing]) -> None:
         outgoing.extend(Outgoing(caller, reply, wrote=True) for caller, reply in self.state.late)
         self.state.late.clear()
@@ -148,6 +194,8 @@ class Desk:
         if incoming.key:
             came = connection_of(self.state, incoming.key, incoming.identity)
             grant, identity = came.grant, came.identity
+        elif incoming.address:
+            identity = seat_key(incoming.identity, incoming.address)
         return Caller(
             identity=identity,
             socket=incoming.socket,
@@ -159,12 +207,15 @@ class Desk:
             route=incoming.identity,
             key=incoming.key,
             grant=grant,
+            address=incoming.address,
         )
 
     def _answer(self, batch: Batch, caller: Caller, request: Request) -> AnyReply | Deferred:
         kind = type(request)
         if caller.key:
             request = admit_remote(self.state, caller, request)
+        elif isinstance(request, Ready):
+            request = seated(self.state, batch, caller, request, self._seats)
         if caller.service is None and not isinstance(request, Ready | Beat | Goodbye):
             raise UnregisteredError("introduce yourself first", hint="send ready")
         refuse_incapable(self.state, caller, request)

@@ -30,6 +30,7 @@ from broker.errors import (
     NotPrimaryError,
     StorageError,
 )
+from broker.ledger.keepsake import copies
 from broker.ledger.rows import JournalRow
 from broker.ledger.sqlite import Ledger
 from broker.runtime.curve import curve_directory
@@ -127,6 +128,8 @@ def _end_journal(paths: Paths, membership: Membership, wish: DestroyWish, kept: 
         rows = ledger.head.sequence
         private_directory(kept)
         write_atomic(kept / TRAIL, b"".join(_trail(ledger)))
+    for copy in copies(paths.ledger):
+        copy.rename(kept / copy.name)
     paths.ledger.rename(aside)
     fsync_directory(kept)
     fsync_directory(paths.data)

@@ -171,6 +171,8 @@ VERBS: dict[type[Request], Verb] = {
 REMEMBERED: frozenset[type[Request]] = frozenset(
     {
         w_authority.LockAuthority,
+        w_slot.RemoveSlot,
+        w_backup.TakeBackup,
         w_enrollment.CreateInvite,
         w_enrollment.RevokeInvite,
         w_enrollment.SetEnrollment,

@@ -18,6 +18,7 @@ from broker.pki.request import CertificateRequest
 from broker.shell.batch import Batch
 from broker.shell.bundling import other_ca
 from broker.shell.caller import Caller
+from broker.shell.clockcare import require_clock
 from broker.shell.state import BrokerState
 from broker.units import UnixSeconds
 from broker.wire.enrollment import Issued
@@ -141,10 +142,12 @@ def sign(
     Whatever can be refused is refused here, so whoever writes other rows for it signs first.
 
     Raises:
+        ClockSkewError: This machine's clock is off by more than a day.
         CSRRejectedError: The request asks for more than the subject gets, or nothing can be issued.
         NameNotAllowedError: The subject is outside the policy.
     """
     mesh, issuer = state.mesh(), state.issuer()
+    require_clock(state, caller)
     check_request(mesh, request, subject)
     policy = mesh.policy
     not_after = lifetime_end(policy, caller.now, issuer.not_after)

@@ -6,6 +6,7 @@ is left waits in the sockets.
 """
 
 from collections.abc import Container
+from typing import Any
 
 import zmq
 
@@ -16,6 +17,7 @@ from broker.shell.attempts import flush_attempts
 from broker.shell.batch import Batch
 from broker.shell.desk import Desk, Incoming, Outgoing
 from broker.shell.listener import RemoteListener
+from broker.shell.localdoors import LocalDoors
 from broker.shell.ticks import Ticks, flush_presence
 from broker.units import Millis
 from broker.wire.codec import MESSAGE_BYTES_MAX, encode, fault_of
@@ -26,6 +28,9 @@ DRAIN_MS_MAX = 10
 REMOTE_DRAIN_MAX = 32
 REMOTE_DRAIN_MS_MAX = 5
 """A flood from another machine costs the processes of this one no more than that per drain."""
+PEER_ADDRESS = "Peer-Address"
+NOBODY = "nobody"
+"""No kernel vouches for this peer: it came over no socket file."""
 TICK_MS = 200
 """Longest wait: how late a silent worker or an ended lease may be noticed."""
 
@@ -33,7 +38,7 @@ TICK_MS = 200
 class Loop:
     """Owns nothing; moves frames between sockets and the desk until told to stop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what one loop moves frames between)
         self,
         desk: Desk,
         *,
@@ -41,8 +46,10 @@ class Loop:
         requests: "zmq.Socket[bytes]",
         events: "zmq.Socket[bytes]",
         remote: RemoteListener | None = None,
+        doors: LocalDoors | None = None,
     ) -> None:
         self._desk = desk
+        self._doors = doors
         self._sockets = (control, requests)
         self._events = events
         self._remote = remote
@@ -58,9 +65,13 @@ class Loop:
             poller.register(socket, zmq.POLLIN)
         poller.register(self._desk.state.offloop.descriptor, zmq.POLLIN)
         poller.register(stop.fileno(), zmq.POLLIN)
+        for socket in self._doors.sockets if self._doors is not None else ():
+            poller.register(socket, zmq.POLLIN)
         while True:
             self._watch_remote(poller)
             ready = {item for item, _ in poller.poll(self._patience_ms())}
+            if self._doors is not None:
+                self._doors.watch(ready)
             if stop.fileno() in ready and stop.requested():
                 break
             self.turn(ready)
@@ -109,11 +120,10 @@ class Loop:
     def _drain(self, socket: "zmq.Socket[bytes]", batch: Batch, outgoing: list[Outgoing]) -> None:
         until_ms = boottime_ms() + DRAIN_MS_MAX
         for _ in range(DRAIN_MAX):
-            try:
-                identity, *frames = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            incoming = _receive(socket)
+            if incoming is None:
                 return
-            self._decide(batch, Incoming(socket, identity, frames), outgoing)
+            self._decide(batch, incoming, outgoing)
             if boottime_ms() > until_ms:
                 return
 
@@ -180,6 +190,20 @@ class Loop:
             self._desk.void(batch, [], failure)
         else:
             self._desk.finish(batch, [])
+
+
+def _receive(socket: "zmq.Socket[bytes]") -> Incoming | None:
+    """Return the next message and whose process it is from, None when none waits."""
+    try:
+        route = socket.recv(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    frames = socket.recv_multipart(zmq.NOBLOCK) if route.more else []
+    try:
+        address: Any = route.get(PEER_ADDRESS)
+    except zmq.ZMQError:
+        address = NOBODY
+    return Incoming(socket, route.bytes, frames, address=str(address))
 
 
 def _answer_frames(entry: Outgoing) -> list[bytes]:

@@ -31,6 +31,7 @@ from broker.errors import (
     BackupRejectedError,
     BadPassphraseError,
     LedgerDamagedError,
+    MalformedMessageError,
     MeshError,
     MeshExistsError,
     StorageError,
@@ -74,6 +75,7 @@ from broker.shell.vault import Vault, install_vault, load_vault, write_credentia
 from broker.wire.backup import Restored, RestoreWish
 from broker.wire.codec import decode_body, encode_body
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
 
 PLACE_PREFIX = "restoring-"
 SETTINGS_BYTES_MAX = 1_048_576
@@ -154,9 +156,9 @@ def _authentic(file: Path, *, accept_unsigned: bool) -> tuple[SignedHeader, Back
 def _look_into(place: Path, header: BackupHeader, secret: bytes) -> Unpacked:
     """Check the parts against each other, against the kit and against the pin."""
     try:
-        membership = msgspec.json.decode((place / MEMBERSHIP).read_bytes(), type=Membership)
+        membership = decode_json((place / MEMBERSHIP).read_bytes(), Membership)
         vault = load_vault(place / AUTHORITY)
-    except (OSError, msgspec.MsgspecError, LedgerDamagedError) as error:
+    except (OSError, MalformedMessageError, LedgerDamagedError) as error:
         raise BackupRejectedError(f"a part of this backup cannot be used: {error}") from None
     if vault is None:
         raise BackupRejectedError("this backup holds no CA")

@@ -14,6 +14,7 @@ from broker.core.lease import LeaseTable
 from broker.core.limiter import AttemptLimiter
 from broker.core.liveness import WorkerTable
 from broker.core.presence import Presence, PresenceTable
+from broker.core.seats import Seats
 from broker.errors import ConflictError, LedgerDamagedError, StorageError
 from broker.ledger.sqlite import Ledger
 from broker.runtime.events import EventName
@@ -24,12 +25,14 @@ from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.sockets import control_router, publisher, request_router
 from broker.runtime.stop import StopSignal
+from broker.runtime.users import service_uids
 from broker.shell.attempts import restore_attempts
 from broker.shell.batch import Batch
 from broker.shell.bundling import restore_follow
 from broker.shell.desk import Desk
 from broker.shell.grants import living_grant
 from broker.shell.listener import remote_listener
+from broker.shell.localdoors import local_doors
 from broker.shell.lock import only_broker
 from broker.shell.loop import Loop
 from broker.shell.membership import read_membership
@@ -54,12 +57,22 @@ def serve(settings: Settings, paths: Paths) -> int:
     setup_logs(settings, "broker")
     try:
         with only_broker(paths.lock):
-            private_directory(paths.run)
+            _make_run_directory(paths)
             return _serve_locked(settings, paths)
     except (ConflictError, LedgerDamagedError, StorageError) as error:
         sys.stderr.write(f"certmesh broker: {error.detail}. {error.hint}\n")
         log(EventName.CONFIG_REJECTED, detail=error.detail, hint=error.hint)
         return Exit.TEMPORARY if isinstance(error, ConflictError) else Exit.FAILED
+
+
+def _make_run_directory(paths: Paths) -> None:
+    try:
+        private_directory(paths.broker_run)
+    except OSError as error:
+        raise StorageError(
+            f"cannot use {paths.broker_run}: {error.strerror}",
+            hint="make it writable for this user, or set node.run_dir",
+        ) from error
 
 
 def make_state(settings: Settings, paths: Paths, ledger: Ledger) -> BrokerState:
@@ -120,15 +133,21 @@ def _take_up_role(state: BrokerState) -> None:
 def _serve_locked(settings: Settings, paths: Paths) -> int:
     ledger = open_ledger(paths, node=own_host(settings))
     state = make_state(settings, paths, ledger)
+    seats = Seats(service_uids(settings.users))
     with StopSignal() as stop, zmq.Context() as context:
-        control = control_router(context, paths.control_socket)
-        requests = request_router(context, paths.requests_socket)
-        events = publisher(context, paths.events_socket)
+        control = control_router(context, paths.control_socket, seats.everybody)
+        requests = request_router(context, paths.requests_socket, seats.everybody)
+        events = publisher(context, paths.events_socket, seats.everybody)
         log(EventName.BROKER_STARTED, role=state.role, ca=state.keys.state)
         try:
-            with remote_listener(state) as remote:
+            files = {
+                paths.control_socket: control,
+                paths.requests_socket: requests,
+                paths.events_socket: events,
+            }
+            with remote_listener(state) as remote, local_doors(context, files) as doors:
                 sockets = {"control": control, "requests": requests, "events": events}
-                Loop(Desk(state), **sockets, remote=remote).run(stop)
+                Loop(Desk(state, seats), **sockets, remote=remote, doors=doors).run(stop)
         finally:
             for socket in (control, requests, events):
                 socket.close()

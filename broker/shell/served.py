@@ -8,6 +8,7 @@ from broker.runtime.events import EventName
 from broker.runtime.logs import log
 from broker.shell.batch import Batch
 from broker.shell.state import BrokerState
+from broker.shell.turns import OWN
 from broker.wire.facts import CertificateServed
 from broker.wire.ids import ServedState
 
@@ -66,5 +67,9 @@ def _is_renewed(member: MemberRow, certificate: CertificateRow) -> bool:
 
 def _no_longer_failing(state: BrokerState, member: MemberRow) -> None:
     state.backoff.pop(("member", member.member_id), None)
+    if state.membership is not None and state.membership.member_id == member.member_id:
+        # What this node could not renew is not due any more: a clock that went wrong is right.
+        state.backoff.pop(OWN, None)
+        state.own_failure = ""
     if member.last_error:
         log(EventName.RENEWAL_RECOVERED, host=member.host, after=member.last_error)

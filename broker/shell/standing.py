@@ -54,7 +54,7 @@ def open_election(state: BrokerState, now_ms: Millis) -> None:
         witnesses=failover.witnesses,
         lone_pair=failover.lone_pair,
     )
-    away = away_ms(state.paths.run, now_ms)
+    away = away_ms(state.paths.broker_run, now_ms)
     state.election = Election(state.host, rules, _stored(state), now_ms, away)
     if state.election.serving:
         begin_reign(state, now_ms)

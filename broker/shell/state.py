@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from broker.clock import boottime_ms
+from broker.core.clockwatch import ClockWatch
 from broker.core.election import Election
 from broker.core.lease import LeaseTable
 from broker.core.limiter import AttemptLimiter
@@ -135,11 +136,13 @@ class BrokerState:
     transfer: TransferKey | None = None
     boot: int = 0
     clock_off_s: int = 0
+    clock: ClockWatch = field(default_factory=ClockWatch)
     storage_failed_ms: Millis | None = None
     own: OwnCertificate = field(default_factory=OwnCertificate)
     tasks: TaskQueue = field(default_factory=TaskQueue)
     due: deque[tuple[MemberRow, CertificateRow]] = field(default_factory=deque)
     backoff: dict[object, Backoff] = field(default_factory=dict)
+    departing: deque[str] = field(default_factory=deque)
     deferred_by: dict[str, set[bytes]] = field(default_factory=dict)
     refusals: Quiet = field(default_factory=Quiet)
     refusal_rows: Budget = field(default_factory=lambda: Budget(100, 10_000))

@@ -11,6 +11,8 @@ from broker.shell.attempts import flush_attempts
 from broker.shell.awake import note_awake
 from broker.shell.backup import tick_backups
 from broker.shell.batch import Batch
+from broker.shell.clockcare import watch_clock
+from broker.shell.departed import forget_departed
 from broker.shell.lookout import look
 from broker.shell.membership import read_membership
 from broker.shell.orphans import adopt_own
@@ -63,8 +65,9 @@ class Ticks:
         batch.after_commit.append(lambda: follow_and_tell(state, batch, now_ms, now))
         if now_ms >= self._slow_ms:
             self._slow_ms = Millis(now_ms + SLOW_EVERY_MS)
-            note_awake(state.paths.run, now_ms)
+            note_awake(state.paths.broker_run, now_ms)
             state.clock_off_s = state.presence.clock_off_s(now)
+            watch_clock(state, now, now_ms)
             expire_approvals(state, batch, now)
             follow_roster_role(state, batch, now_ms)
             adopt_own(state, batch, now_ms)
@@ -73,6 +76,7 @@ class Ticks:
             retire_when_over(state, batch, now_ms, now)
             settle_doubts(state, batch, now_ms)
             look(state, batch, now)
+            forget_departed(state, batch, now)
             tell(state, batch, now_ms, now)
             self._look_for_membership(batch, now_ms)
         if now_ms >= self._presence_ms:

@@ -6,13 +6,23 @@ from broker.core.phases import Phase
 from broker.core.spans import span_down
 from broker.shell.backup import backup_problem
 from broker.shell.caller import Caller
+from broker.shell.clockcare import clock_warning
 from broker.shell.oldkey import way_back
 from broker.shell.outlook import troubled_lines
 from broker.shell.restored import restored_warning
 from broker.shell.state import BrokerState
 from broker.wire.node import MemberLine, OutageView
+from broker.wire.supervision import ProcessLine
 
 WARNINGS_MAX = 50
+DOWN = frozenset({"FATAL", "BACKOFF", "EXITED", "STOPPED", "UNKNOWN"})
+"""What supervisord says of a process that does not do its work."""
+
+ENDS_TOLD = 3
+"""Quick ends in a row that a person should know of."""
+
+CA_END_S = 365 * 86_400
+"""A new CA has to reach every member before the old one ends; some come round once a season."""
 REASON_LENGTH_MAX = 400
 TEXT_LENGTH_MAX = 1024
 """Bound of `Text`: a longer warning would make the whole status unreadable to its receiver."""
@@ -20,7 +30,7 @@ TEXT_LENGTH_MAX = 1024
 
 def warnings_of(state: BrokerState, outage: OutageView | None, caller: Caller) -> tuple[str, ...]:
     """Return the warnings of this node and, on a CA node, of its mesh."""
-    found = [*_of_node(state, caller), *_of_processes(state)]
+    found = [*_of_node(state, caller), *_of_processes(state, caller)]
     if state.role == "primary":
         for line in troubled_lines(state, caller.now):
             found.extend(_of_member(line, caller))
@@ -37,6 +47,7 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
     elif state.keys.state == "locked":
         yield "the CA key is locked, nothing can be issued or renewed: certmesh ca unlock"
     yield from filter(None, (restored_warning(state), backup_problem(state, caller.now)))
+    yield from filter(None, (clock_warning(state, caller), _ca_end(state, caller)))
     yield from _of_succession(state, caller)
     own = state.own
     if state.membership is not None and own.known:
@@ -48,6 +59,15 @@ def _of_node(state: BrokerState, caller: Caller) -> Iterable[str]:
             yield f"this node serves an old certificate ({own.detail}): certmesh hook log"
     if state.own_failure and state.own_failure != own.detail:
         yield f"renewing this node fails: {state.own_failure}"
+
+
+def _ca_end(state: BrokerState, caller: Caller) -> str:
+    issuer = state.keys.issuer
+    left_s = CA_END_S if issuer is None else issuer.not_after - caller.now
+    if left_s >= CA_END_S:
+        return ""
+    when = f"ends in {span_down(left_s)}" if left_s > 0 else "has ended, nothing can be issued"
+    return f"the CA's certificate {when}: certmesh ca rollover start"
 
 
 def _of_succession(state: BrokerState, caller: Caller) -> Iterable[str]:
@@ -77,15 +97,32 @@ def _of_succession(state: BrokerState, caller: Caller) -> Iterable[str]:
         yield f"{reviews} decisions of a merge wait for a look: certmesh review list"
 
 
-def _of_processes(state: BrokerState) -> Iterable[str]:
+def _of_processes(state: BrokerState, caller: Caller) -> Iterable[str]:
+    for instance in state.workers.outdated(caller.now_ms):
+        yield (
+            f"{instance} is of another release than this broker and starts again by itself; if it "
+            "stays so, the broker is the older one: certmesh down, certmesh up"
+        )
+    down = {line.program: line for line in state.follow.processes.values() if line.state in DOWN}
     for worker in state.workers.everyone():
-        if worker.liveness in {"suspect", "dead"}:
+        if worker.liveness in {"suspect", "dead"} and worker.instance not in down:
             yield f"process {worker.instance} is {worker.liveness}: certmesh ps"
         elif worker.liveness == "ready" and worker.beat.last_error:
             yield f"{worker.instance}: {worker.beat.last_error}"
+    for line in down.values():
+        yield f"process {line.program} is {line.state}{_why(line)}: see log/{line.program}.log"
     for line in state.follow.processes.values():
-        if line.state in {"FATAL", "BACKOFF", "EXITED", "STOPPED", "UNKNOWN"}:
-            yield f"process {line.program} is {line.state}: see log/{line.program}.log"
+        if line.program not in down and line.ends >= ENDS_TOLD:
+            # Between two deaths it looks healthy; until it has settled nobody should believe that.
+            yield f"process {line.program} dies again and again{_why(line)}: certmesh ps"
+
+
+def _why(line: ProcessLine) -> str:
+    """Return how a process that does not run ended, and when it is tried again."""
+    said = [line.last_exit] if line.last_exit else []
+    if line.next_start_ms is not None:
+        said.append(f"next start in {span_down(line.next_start_ms // 1000)}")
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _of_member(line: MemberLine, caller: Caller) -> Iterable[str]:

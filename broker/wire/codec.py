@@ -21,9 +21,19 @@ from broker.wire.facts import AnyFact
 from broker.wire.messages import Answer, AnyEvent, Call
 
 WIRE_VERSION = 2
+"""Raised by a change that the other side could misread, never by a field or a kind that is new.
+
+Within one version an older side ignores fields it does not know and refuses kinds it does not know
+by name. Between versions nothing is read but who asks: the frames and the request id of a `Call`
+and an `Answer` are the same in every version, so that a refusal finds its way. Nobody speaks two
+versions: whoever is refused leaves, and its supervisor starts it from the release on disk.
+"""
 VERSION_FRAME = bytes([WIRE_VERSION])
 MESSAGE_BYTES_MAX = 1_048_576
 """Largest body; the biggest real ones are a page of 500 members and a CRL."""
+
+REASON_LENGTH_MAX = 160
+"""Of what a decoder says; it quotes what a peer sent."""
 
 _encoder = msgspec.msgpack.Encoder()
 _calls: msgspec.msgpack.Decoder[Call] = msgspec.msgpack.Decoder(Call)
@@ -86,9 +96,10 @@ def decode_body(raw: bytes, kind: type[B]) -> B:
 
 
 def request_id_of(frames: Sequence[bytes]) -> bytes | None:
-    """Return the request id of a call whose request could not be decoded, if it has one.
+    """Return the request id of a call or an answer that could not be decoded, if it has one.
 
-    Lets a refusal reach the caller that waits for it, also when only the kind is unknown.
+    Lets a refusal reach the caller that waits for it, also when only the kind is unknown or when
+    the version is another one.
     """
     if len(frames) != len((VERSION_FRAME, b"")) or len(frames[1]) > MESSAGE_BYTES_MAX:
         return None
@@ -100,7 +111,7 @@ def request_id_of(frames: Sequence[bytes]) -> bytes | None:
 
 
 class _Envelope(Body, frozen=True):
-    """Just enough of a `Call` to answer it."""
+    """Just enough of a `Call` to answer it, and of an `Answer` to know whose it is."""
 
     request_id: bytes
 
@@ -114,7 +125,7 @@ def _decode(frames: Sequence[bytes], decoder: msgspec.msgpack.Decoder[T]) -> T:
     if version != VERSION_FRAME:
         raise UnsupportedVersionError(
             f"wire version {version[:8].hex() or 'missing'}, this side speaks {WIRE_VERSION}",
-            hint="upgrade both sides to the same release",
+            hint="bring both sides to the same release and start them again",
         )
     return _guarded(body, decoder)
 
@@ -125,7 +136,10 @@ def _guarded(body: bytes, decoder: msgspec.msgpack.Decoder[T]) -> T:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         if "Invalid value" in str(error) and "kind" in str(error):
-            raise UnknownKindError("message of an unknown kind") from None
+            raise UnknownKindError(
+                f"message of an unknown kind: {str(error)[:REASON_LENGTH_MAX]!a}",
+                hint="one side is newer: bring both to the same release and start them again",
+            ) from None
         raise MalformedMessageError(f"not a valid message: {error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         raise MalformedMessageError("not a message of this protocol") from None

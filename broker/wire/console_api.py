@@ -126,7 +126,8 @@ class HookRun(Body, frozen=True):
     """One run of one hook, a line of `hook-runs.ndjson`.
 
     `exit` is the exit status, minus the signal number for a killed hook, 127 when it could not
-    be started, None when nobody knows. `output` is the end of what it wrote, both streams.
+    be started, None when nobody knows. `output` is the end of what it wrote, both streams. One
+    that was `cut_short` was ended because the node stopped; it is run again at the next start.
     """
 
     at: UnixSeconds
@@ -137,6 +138,7 @@ class HookRun(Body, frozen=True):
     timed_out: bool = False
     output: Annotated[str, Meta(max_length=8192)] = ""
     serial: Text = ""
+    cut_short: bool = False
 
     @property
     def failed(self) -> bool:

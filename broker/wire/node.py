@@ -16,6 +16,7 @@ from broker.wire.ids import (
     UnixSeconds,
 )
 from broker.wire.standby import StandbyLine
+from broker.wire.supervision import ProcessLine
 
 
 class Endpoint(Body, frozen=True):
@@ -94,7 +95,10 @@ class WorkerView(Body, frozen=True):
     """One process as `certmesh ps` shows it.
 
     `liveness`: `ready`, `suspect` (one deadline missed), `dead`, `left`, or `absent` (known to
-    the supervisor, never introduced here). `supervisor` is supervisord's word for it.
+    the supervisor, never introduced here). `supervisor` is supervisord's word for it. `last_exit`
+    says how the process before this one ended; `next_start_ms` is set while one that ended again
+    and again waits, `ends` how many ended quickly in a row. `next_run_ms` counts from its last sign
+    of life, `silent_ms` ago.
     """
 
     instance: Text
@@ -108,14 +112,20 @@ class WorkerView(Body, frozen=True):
     last_error: Text
     next_run_ms: Count | None
     silent_ms: Count
+    uptime_ms: Count = 0
+    last_exit: Text = ""
+    last_exit_at: UnixSeconds | None = None
+    next_start_ms: Count | None = None
+    ends: Count = 0
 
 
 class WorkersView(Reply, frozen=True, tag="workers-view"):
-    """All processes of this node."""
+    """All processes of this node; `broker` is the broker as supervisord sees it, if it is asked."""
 
     workers: tuple[WorkerView, ...]
     broker_pid: Count
     broker_uptime_ms: Count
+    broker: ProcessLine | None = None
 
 
 class ListWorkers(Request, frozen=True, tag="list-workers"):

@@ -54,7 +54,10 @@ class FakeConsole:
         if waiting:
             return waiting.pop(0) if len(waiting) > 1 else waiting[0]
         missing: Answer = (NOT_FOUND, b'{"no": "such answer"}', {})
-        return self.answers.get((method, path), missing)
+        asked = (path, f"{path.partition('?')[0]}?*")
+        return next(
+            (self.answers[method, p] for p in asked if (method, p) in self.answers), missing
+        )
 
     def refuse(
         self, method: str, path: str, error: MeshError, status: int = 409, **headers: str

@@ -9,7 +9,7 @@ from broker.cli.processtable import MARK, lacks, process_table, write_process_ta
 from broker.errors import SettingsError
 from broker.runtime.exits import Exit
 from broker.runtime.paths import Paths
-from broker.runtime.settings import Notify, Pool, Settings, load_settings, parse_settings
+from broker.runtime.settings import Node, Notify, Pool, Settings, load_settings, parse_settings
 from tests.cli.command import Certmesh
 from tests.cli.fake_supervisord import fake_supervisord
 
@@ -109,3 +109,13 @@ def test_a_table_of_ones_own_that_lacks_what_the_settings_want_is_told(paths: Pa
     assert lacks(paths, told) == ("notify",)
     paths.supervisord.write_text(process_table(Settings()))
     assert lacks(paths, told) == ()
+
+
+def test_the_sockets_and_the_pidfile_are_where_the_settings_say() -> None:
+    """A home with a long path needs a short run directory: supervisord must not open another."""
+    table = process_table(Settings(node=Node(run_dir="/run/100%/")))
+    places = [line for line in table.splitlines() if "supervisor.sock" in line or "pid=" in line]
+    assert "%(here)s/run/" not in table
+    assert len(places) >= 2
+    assert all("/run/100%%/supervisor" in line for line in table.splitlines() if "run/" in line)
+    assert "%(here)s/run/" in process_table(Settings())

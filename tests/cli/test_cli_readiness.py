@@ -18,6 +18,11 @@ class Table:
         """Return its table."""
         return (RENEWAL,)
 
+    def waits_ms(self, program: Program) -> int:
+        """Return for how long a program is held back: not at all."""
+        del program
+        return 0
+
 
 class Answers:
     """A console that knows this node and some workers."""

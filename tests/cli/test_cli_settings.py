@@ -60,6 +60,7 @@ def test_the_place_of_the_file_is_told_without_a_node(certmesh: Certmesh) -> Non
 def test_a_hook_is_added_as_an_argument_list(paths: Paths, certmesh: Certmesh) -> None:
     """What stands after -- is passed on untouched, options included."""
     words = ("hook", "add", "nginx", "--event", "renewed", "--timeout", "90s")
+    paths.settings.chmod(0o600)
     said = certmesh(*words, "--", "systemctl", "reload", "--quiet", "nginx; rm -rf /")
     assert said.status == Exit.OK
     assert tomllib.loads(paths.settings.read_text())["hook"] == [

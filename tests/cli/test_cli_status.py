@@ -171,7 +171,7 @@ def test_what_the_broker_warned_of_is_not_said_twice(
 
 
 def test_warnings_make_status_three(console: FakeConsole, certmesh: Certmesh) -> None:
-    """Works, but needs attention: a monitor can tell it from down."""
+    """Works, but needs attention: a monitor can tell it from down (P15)."""
     console.answer(*STATUS, status(warnings=("nas serves an old certificate",)))
     said = certmesh("status")
     assert said.status == Exit.ATTENTION
@@ -179,7 +179,7 @@ def test_warnings_make_status_three(console: FakeConsole, certmesh: Certmesh) ->
 
 
 def test_a_locked_ca_needs_attention_and_says_how(console: FakeConsole, certmesh: Certmesh) -> None:
-    """Status itself needed no key, so it is 3 and not 5."""
+    """Status itself needed no key, so it is 3 and not 5 (P15)."""
     console.answer(*STATUS, status(node=node(ca="locked")))
     said = certmesh("status")
     assert said.status == Exit.ATTENTION
@@ -223,7 +223,7 @@ def test_a_node_without_mesh_is_status_six(console: FakeConsole, certmesh: Certm
 def test_a_stopped_node_is_status_four_with_the_command_that_starts_it(
     member_home: Paths, certmesh: Certmesh
 ) -> None:
-    """The hint is ready to be copied, home included."""
+    """The hint is ready to be copied, home included (P15)."""
     said = certmesh("status")
     assert said.status == Exit.UNREACHABLE
     assert f"certmesh --home {member_home.home} up" in said.err
@@ -243,7 +243,7 @@ def test_a_home_without_membership_is_status_six(paths: Paths, certmesh: Certmes
 
 
 def test_an_unknown_settings_key_is_status_78_and_named(paths: Paths, certmesh: Certmesh) -> None:
-    """The path in the file is what a person needs to mend it."""
+    """The path in the file is what a person needs to mend it (P15)."""
     paths.settings.write_text('[listen]\nenrol = "127.0.0.1:1"\n')
     said = certmesh("status", "--json")
     assert said.status == Exit.SETTINGS
@@ -308,7 +308,7 @@ def test_a_pipe_gets_whole_lines_without_colour(console: FakeConsole, certmesh: 
 
 
 def test_the_processes_are_one_table(console: FakeConsole, certmesh: Certmesh) -> None:
-    """State, restarts, last success, next run: what one asks when something is slow."""
+    """State, restarts, last success, next run: what one asks when something is slow (P11)."""
     renewal = WorkerView(
         instance="renewal-0",
         service="renewal",
@@ -321,13 +321,16 @@ def test_the_processes_are_one_table(console: FakeConsole, certmesh: Certmesh) -
         last_error="the primary does not answer",
         next_run_ms=90_500,
         silent_ms=1500,
+        uptime_ms=600_000,
+        last_exit="killed: silent for 7.2 s",
     )
     view = WorkersView(workers=(renewal,), broker_pid=17, broker_uptime_ms=7_200_000)
     console.answer("GET", "/v1/workers", view)
     said = certmesh("ps")
     assert said.status == Exit.OK
     assert "renewal-0" in said.out
-    for word in ("suspect", "4242", "3", "90 s", "the primary does not answer", "up 2 h"):
+    said_of_it = "the primary does not answer; before: killed: silent for 7.2 s"
+    for word in ("suspect", "4242", "3", "10 min", "89 s", said_of_it, "2 h"):
         assert word in said.out
     worker = certmesh("ps", "--json").body["workers"][0]
     assert (worker["next_run_s"], worker["silent_s"]) == (90.5, 1.5)

@@ -35,7 +35,7 @@ def test_only_the_console_speaks_for_an_operator(service: Service) -> None:
 
 
 def test_what_is_not_listed_is_forbidden() -> None:
-    """The table is an allow-list."""
+    """The table is an allow-list (row 41)."""
     assert is_allowed(Service.CONSOLE, LockAuthority(operator="root"))
     assert not is_allowed(Service.GATEWAY, LockAuthority(operator="root"))
     assert CAPABILITIES[Service.GATEWAY] >= EVERYONE

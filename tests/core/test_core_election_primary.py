@@ -115,7 +115,7 @@ def test_one_that_asks_around_gives_way_to_a_better_rank_and_outlasts_a_worse_on
 
 
 def test_numbers_that_may_be_used_elsewhere_stay_so_over_a_restart() -> None:
-    """A broker that is back in a moment must not go on in the old term."""
+    """A broker that is back in a moment must not go on in the old term (row 53)."""
     seat = Seat("b", Phase.PENDING, standing=Standing(Phase.PENDING, 3, 3, "b", 3), away_ms=None)
     seat.hear("c", says=claim("c", "primary", term=3))
     again = Seat("b", Phase.PENDING, standing=seat.election.standing, away_ms=0)
@@ -207,7 +207,10 @@ def test_a_gap_within_the_fence_needs_no_questions() -> None:
 
 
 def test_a_write_that_comes_before_the_first_tick_after_a_pause_is_refused() -> None:
-    """Primary 6: a request in the buffer must not be served by who may be outranked."""
+    """Primary 6: a request in the buffer must not be served by who may be outranked.
+
+    (row 21, P4)
+    """
     seat = primary()
     assert seat.election.halted(seat.around, seat.time) == ""
     seat.now += 15_001
@@ -346,7 +349,7 @@ def test_only_a_ready_standby_that_was_called_is_handed_the_role() -> None:
 
 
 def test_nobody_falls_back_to_a_former_primary() -> None:
-    """Primary 7: a returned better rank in an older term changes nothing."""
+    """Primary 7: a returned better rank in an older term changes nothing (P9)."""
     seat = primary("b", term=3)
     seat.hear("a", beat("a", 1, term=1), says=claim("a", "primary", term=1))
     seat.hear("a", says=claim("a", term=1))
@@ -356,7 +359,7 @@ def test_nobody_falls_back_to_a_former_primary() -> None:
 
 
 def test_a_wall_clock_is_nowhere_to_be_seen() -> None:
-    """Invariant 10: what the election is told holds no wall time at all."""
+    """Invariant 10: what the election is told holds no wall time at all (row 19)."""
     fields = {*Observation.__dataclass_fields__, *Seat().around.__dataclass_fields__}
     assert not {name for name in fields if "wall" in name or name.endswith("_at")}
     assert Seat().election.silent_ms(Millis(0)) == 0

@@ -53,7 +53,7 @@ def reborn(one: AttemptLimiter, ms: int, saved: UnixSeconds, now: UnixSeconds) -
 
 
 def test_defect_23_who_guesses_has_to_wait_and_nobody_else_does() -> None:
-    """Three bad codes from anyone locked out everyone."""
+    """Three bad codes from anyone locked out everyone (row 42)."""
     one = limiter()
     guess(one, MALLORY, ATTEMPTS - 1)
     assert may_join(one, MALLORY)
@@ -75,7 +75,7 @@ def test_failures_are_forgotten_after_their_window() -> None:
 
 
 def test_guesses_at_codes_keep_no_invited_host_out() -> None:
-    """Behind one address sit the attacker and the guest with an invite."""
+    """Behind one address sit the attacker and the guest with an invite (row 42)."""
     one = limiter()
     guess(one, MALLORY, 100)
     one.check_join(MALLORY, "nas", Millis(0), invited=True)
@@ -143,7 +143,7 @@ def test_a_restart_frees_nobody() -> None:
 
 
 def test_failed_unlocks_outlive_the_process() -> None:
-    """Restarting the broker must not give five more passphrases."""
+    """Restarting the broker must not give five more passphrases (row 51)."""
     one = limiter()
     for _ in range(ATTEMPTS):
         one.failed("unlock", Millis(0))
@@ -154,7 +154,7 @@ def test_failed_unlocks_outlive_the_process() -> None:
 
 @pytest.mark.parametrize("back_s", [60, 86_400, 10**9])
 def test_a_clock_that_is_set_back_frees_nobody_and_locks_nobody_for_ever(back_s: int) -> None:
-    """The wait begins again, and is no longer than a window."""
+    """The wait begins again, and is no longer than a window (row 20)."""
     one = limiter()
     guess(one, MALLORY)
     again = reborn(one, 100_000, T0, UnixSeconds(T0 - back_s))

@@ -102,7 +102,7 @@ def roster(value: FactSet) -> tuple[object, ...]:
 @LAWS
 @given(parts(3))
 def test_merging_is_commutative_associative_and_idempotent(nodes: list[FactSet]) -> None:
-    """Order, grouping and repetition of messages must not matter to what anybody reads."""
+    """Order, grouping and repetition of messages must not matter to what anybody reads (row 29)."""
     one, two, three = nodes
     assert roster(merge(one, two)) == roster(merge(two, one))
     assert roster(merge(merge(one, two), three)) == roster(merge(one, merge(two, three)))
@@ -113,7 +113,7 @@ def test_merging_is_commutative_associative_and_idempotent(nodes: list[FactSet])
 @LAWS
 @given(parts(2))
 def test_revoked_anywhere_is_revoked_everywhere_for_ever(nodes: list[FactSet]) -> None:
-    """Absorbing: whatever is merged later, and the smallest stamp stays."""
+    """Absorbing: whatever is merged later, and the smallest stamp stays (row 29, P5)."""
     one, two = nodes
     both = merge(one, two)
     assert set(both.revoked) == set(one.revoked) | set(two.revoked)
@@ -146,7 +146,7 @@ def test_once_settled_there_is_nothing_left_to_settle(nodes: list[FactSet]) -> N
 @LAWS
 @given(parts(2))
 def test_a_name_an_invite_and_a_step_have_one_active_member_at_most(nodes: list[FactSet]) -> None:
-    """The promise of the merge."""
+    """The promise of the merge (row 29, P6)."""
     value = settled(merge(*nodes))
     assert all(len(members) == 1 for members in value.hosts.values())
     for uses in value.invites.values():
@@ -172,7 +172,7 @@ def test_the_older_side_of_a_conflict_never_loses_it(nodes: list[FactSet]) -> No
 @LAWS
 @given(parts(2))
 def test_no_serial_is_ever_lost(nodes: list[FactSet]) -> None:
-    """A certificate that no ledger knows could not be revoked."""
+    """A certificate that no ledger knows could not be revoked (P6)."""
     one, two = nodes
 
     def serials(value: FactSet) -> set[tuple[str, str]]:
@@ -184,7 +184,7 @@ def test_no_serial_is_ever_lost(nodes: list[FactSet]) -> None:
 @LAWS
 @given(parts(2))
 def test_the_version_is_the_higher_one_and_never_goes_down(nodes: list[FactSet]) -> None:
-    """Members refuse what is older than they have seen."""
+    """Members refuse what is older than they have seen (P7)."""
     one, two = nodes
     assert merge(one, two).version == max(one.version, two.version)
 

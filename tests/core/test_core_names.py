@@ -43,7 +43,10 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_hostile_host_name_is_refused(text: str) -> None:
-    """Slashes, dots, newlines, wildcards and overlong names never become a path or a log line."""
+    """Slashes, dots, newlines, wildcards and overlong names never become a path or a log line.
+
+    (row 45)
+    """
     with pytest.raises(NameNotAllowedError) as refusal:
         check_host(text)
     assert refusal.value.hint
@@ -59,7 +62,7 @@ def test_an_ordinary_host_name_passes_unchanged(text: str) -> None:
 
 @given(st.text(max_size=300))
 def test_whatever_passes_is_safe_as_a_file_name(text: str) -> None:
-    """Property: no accepted name can leave its directory or break a line."""
+    """Property: no accepted name can leave its directory or break a line (row 45)."""
     try:
         name = check_host(text)
     except NameNotAllowedError:

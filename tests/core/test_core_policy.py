@@ -233,7 +233,7 @@ def test_a_leaf_never_outlives_the_issuing_certificate() -> None:
 
 
 def test_an_ended_issuing_certificate_is_a_refusal_and_not_a_crash() -> None:
-    """In its last minute, notBefore still lies before notAfter because it is backdated."""
+    """In its last minute, notBefore still lies before notAfter because it is backdated (row 58)."""
     for late in (NOW, UnixSeconds(NOW - 30)):
         with pytest.raises(CSRRejectedError) as refusal:
             lifetime_end(POLICY, NOW, late)

@@ -58,7 +58,7 @@ def test_every_program_of_the_table_runs(pool: Pool) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_killed_process_is_back_and_nothing_else_restarts(pool: Pool, program: str) -> None:
-    """Kill -9 of any one process is an event of seconds, not an outage."""
+    """Kill -9 of any one process is an event of seconds, not an outage (rows 1, 5)."""
     before = pool.pids()
     os.kill(before[program], signal.SIGKILL)
 
@@ -75,7 +75,7 @@ def test_a_killed_process_is_back_and_nothing_else_restarts(pool: Pool, program:
 
 @pytest.mark.parametrize("program", ["heartbeat", "renewal-0", "gateway", "broker"])
 def test_a_frozen_process_is_replaced_by_the_watchdog(pool: Pool, program: str) -> None:
-    """Supervisord never notices a hang; a missed promise does."""
+    """Supervisord never notices a hang; a missed promise does (rows 4, 5)."""
     before = pool.pids()[program]
     os.kill(before, signal.SIGSTOP)
     eventually(lambda: pool.pids().get(program, before) != before, within_s=40)
@@ -121,7 +121,7 @@ def post_join(port: int) -> tuple[int, dict[str, Any]]:
 
 
 def test_nothing_outlives_supervisord(pool: Pool) -> None:
-    """SIGKILL of supervisord takes its children along; `up` starts a clean pool again."""
+    """SIGKILL of supervisord takes its children along; `up` starts a clean pool again (row 7)."""
     children = pool.pids()
     os.kill(pool.supervisord_pid(), signal.SIGKILL)
     eventually(lambda: not any(is_alive(pid) for pid in children.values()), within_s=5)
@@ -131,7 +131,7 @@ def test_nothing_outlives_supervisord(pool: Pool) -> None:
 
 
 def test_a_stop_is_ordered_doors_then_workers_then_the_broker(pool: Pool) -> None:
-    """The log of supervisord shows the order; every process ends with status 0."""
+    """The log of supervisord shows the order; every process ends with status 0 (row 3)."""
     pool.certmesh("down")
     lines = [line for line in pool.log("supervisord").splitlines() if " stopped: " in line][
         -len(PROGRAMS) :

@@ -125,7 +125,7 @@ def issued_once(pool: Pool, members: StandIn, hosts: list[str]) -> bool:
 def test_a_frozen_worker_loses_its_members_to_another_and_is_refused_when_it_thaws(
     pool: Pool, members: StandIn
 ) -> None:
-    """SIGSTOP is the nasty case: the process is alive, holds its leases, and is wrong."""
+    """SIGSTOP is the nasty case: the process is alive, holds its leases, and is wrong (row 5)."""
     hosts = due(pool, members, *named("froz", 12))
     members.manner = lambda _: SLOW
     (frozen,) = start(pool, 0)
@@ -153,7 +153,10 @@ def test_a_frozen_worker_loses_its_members_to_another_and_is_refused_when_it_tha
 def test_a_worker_killed_in_the_middle_costs_nobody_a_second_certificate(
     pool: Pool, members: StandIn
 ) -> None:
-    """Some had a key made, some a certificate signed, some one delivered: each goes on there."""
+    """Some had a key made, some a certificate signed, some one delivered: each goes on there.
+
+    (rows 5, 6)
+    """
     hosts = due(pool, members, *named("kill", 16))
     members.manner = lambda _: replace(GOOD, latency_ms=300)
     before, _ = start(pool, 0, 1)
@@ -167,7 +170,10 @@ def test_a_worker_killed_in_the_middle_costs_nobody_a_second_certificate(
 def test_hung_members_of_every_kind_keep_none_of_the_others_waiting(
     pool: Pool, members: StandIn
 ) -> None:
-    """They cost one place each, for their deadline; in the end they are renewed too."""
+    """They cost one place each, for their deadline; in the end they are renewed too.
+
+    (row 33, P10)
+    """
     kinds = {"stuck0": MUTE, "stuck1": HUNG, "stuck2": DRIPPING, "stuck3": REFUSING}
     members.manner = lambda host: kinds.get(host, GOOD)
     due(pool, members, *kinds)
@@ -235,7 +241,7 @@ def test_a_delivery_without_an_answer_leaves_the_others_their_places(
 def test_a_broker_killed_in_the_middle_of_a_sweep_signs_nothing_twice(
     pool: Pool, members: StandIn
 ) -> None:
-    """Its leases are over with it; what it had signed is answered again for the same key."""
+    """Its leases are over with it; what it had signed is answered again for the same key (P6)."""
     hosts = due(pool, members, *named("dead", 24))
     members.manner = lambda _: replace(GOOD, latency_ms=200)
     workers = start(pool, 0, 1)

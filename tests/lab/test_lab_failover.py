@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
 
 
 def test_a_primary_without_power_is_replaced_and_comes_back_as_a_standby(mesh: Mesh) -> None:
-    """One primary at any time; what only the lost disk knew comes home with it."""
+    """One primary at any time; what only the lost disk knew comes home with it (P9)."""
     atlas, term = mesh.host("atlas"), mesh.term("birch")
     began_ms = boottime_ms()
     mesh.lab.cut_from_all("atlas")
@@ -64,7 +64,7 @@ def test_a_bad_network_is_no_death_and_hides_none(mesh: Mesh) -> None:
     """Each frame is late and every fifth is lost, for everybody.
 
     The heir's beats may be lost for longer than the stagger: then the next one leads too, until
-    they hear of each other, and one is left.
+    they hear of each other, and one is left. (row 31)
     """
     mesh.lab.link_all(BAD_LINK)
     throughout(lambda: mesh.serving() == ["atlas"], for_s=2.5 * GRACE_S)
@@ -76,7 +76,7 @@ def test_a_bad_network_is_no_death_and_hides_none(mesh: Mesh) -> None:
 
 
 def test_a_lan_without_multicast_loses_no_takeover(mesh: Mesh) -> None:
-    """What is known from the roster is asked as before; mDNS only ever found addresses."""
+    """What is known from the roster is asked as before; mDNS only ever found addresses (row 22)."""
     mesh.lab.link_all(Quality(no_multicast=True))
     route = mesh.host("cedar").execute("ip", "route", "del", "224.0.0.0/4", "dev", CARD)
     assert route.returncode == 0, route.stderr

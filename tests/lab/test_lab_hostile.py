@@ -30,7 +30,10 @@ def views(mesh: Mesh) -> list[tuple[str, str, int]]:
 
 
 def test_a_stranger_that_calls_itself_primary_is_asked_and_not_believed(mesh: Mesh) -> None:
-    """Right fingerprint, higher term, a standby's name, and a CA of the same name: only words."""
+    """Right fingerprint, higher term, a standby's name, and a CA of the same name: only words.
+
+    (row 23, P8)
+    """
     believed = views(mesh)
     claims = {"role": "primary", "fingerprint": mesh.pin, "term": "99"}
     stranger = mesh.host(STRANGER)
@@ -74,7 +77,10 @@ def test_who_is_no_member_or_was_one_is_refused(mesh: Mesh) -> None:
 
 
 def test_old_truths_and_new_lies_about_the_roster_are_refused(mesh: Mesh) -> None:
-    """Even from an impostor with the primary's own certificate, at the primary's own address."""
+    """Even from an impostor with the primary's own certificate, at the primary's own address.
+
+    (rows 36, 37, P7)
+    """
     dogwood, believed = mesh.host("dogwood"), views(mesh)
     old = body_of(ask(dogwood, mesh.founder, BUNDLE, None, None))
     known = bundle_of(mesh, "dogwood")
@@ -115,7 +121,10 @@ def rejections(mesh: Mesh, name: str) -> str:
 
 
 def test_what_a_primary_once_said_does_not_keep_it_alive(mesh: Mesh) -> None:
-    """Its recorded answers, signed beats and head in them, come from its own address, for ever."""
+    """Its recorded answers, signed beats and head in them, come from its own address, for ever.
+
+    (row 24)
+    """
     dogwood = mesh.host("dogwood")
     own = heartbeat(mesh, mesh.serial("dogwood", on="atlas"))
     said = body_of(ask(dogwood, mesh.founder, HEARTBEAT, own, identity_of(dogwood)))

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.timeout(180)]
 
 
 def test_a_locked_first_standby_costs_no_time(mesh: Mesh) -> None:
-    """It says so itself, is passed over at once, and never leads."""
+    """It says so itself, is passed over at once, and never leads (row 32, P9)."""
     birch = mesh.host("birch")
     led = len(birch.events("broker", "failover.promoted"))
     birch.certmesh("ca", "lock")
@@ -28,7 +28,7 @@ def test_a_locked_first_standby_costs_no_time(mesh: Mesh) -> None:
 
 
 def test_a_dead_first_standby_costs_one_stagger(mesh: Mesh) -> None:
-    """Nobody said that it could not; the next one waits for it, but not for ever."""
+    """Nobody said that it could not; the next one waits for it, but not for ever (row 32, P9)."""
     began_ms = boottime_ms()
     for lost in ("atlas", "birch"):
         mesh.host(lost).power_off()
@@ -39,7 +39,7 @@ def test_a_dead_first_standby_costs_one_stagger(mesh: Mesh) -> None:
 
 
 def test_a_first_standby_that_lacks_rows_leaves_it_to_the_next(mesh: Mesh) -> None:
-    """Others showed it a head that it has not reached: it must not lead, and says so."""
+    """Others showed it a head that it has not reached: it must not lead, and says so (row 32)."""
     mesh.lab.cut("atlas", "birch")
     mesh.host("atlas").certmesh("invite", "create", "rowan")
     eventually(lambda: mesh.line("birch", on="cedar").state == "lagging", FOLLOW_S)
@@ -53,7 +53,7 @@ def test_a_first_standby_that_lacks_rows_leaves_it_to_the_next(mesh: Mesh) -> No
 
 
 def test_a_lonely_standby_holds_back_and_says_why(mesh: Mesh) -> None:
-    """Who hears nobody is the one that is cut off; afterwards it catches up."""
+    """Who hears nobody is the one that is cut off; afterwards it catches up (row 27)."""
     term = mesh.term("birch")
     mesh.lab.cut_from_all("birch")
     mesh.host("atlas").certmesh("invite", "create", "rowan")

@@ -35,7 +35,7 @@ CUTS = pytest.mark.parametrize("cut", [both_ways, silenced, deafened])
 
 @CUTS
 def test_members_carry_the_beats_of_a_primary_that_no_standby_reaches(mesh: Mesh, cut: Cut) -> None:
-    """One member between them is enough: nobody takes over, however long it lasts."""
+    """One member between them is enough: nobody takes over, however long it lasts (row 30)."""
     term = mesh.term("birch")
     for standby in STANDBYS:
         cut(mesh, "atlas", standby)
@@ -53,7 +53,10 @@ def is_unheard(mesh: Mesh, standby: str) -> bool:
 
 @CUTS
 def test_a_primary_cut_from_everybody_steps_down_when_it_hears_again(mesh: Mesh, cut: Cut) -> None:
-    """Exactly one takes over, in the next term; no two of them serve once the cable is mended."""
+    """Exactly one takes over, in the next term; no two of them serve once the cable is mended.
+
+    (rows 26, 28, P9)
+    """
     term, began_ms = mesh.term("birch"), boottime_ms()
     for host in (*(member.name for member in mesh.members), STRANGER):
         cut(mesh, "atlas", host)
@@ -69,7 +72,10 @@ def test_a_primary_cut_from_everybody_steps_down_when_it_hears_again(mesh: Mesh,
 
 
 def test_a_revocation_on_the_side_that_was_cut_off_holds_on_both(mesh: Mesh) -> None:
-    """What merges is done on either side; what does not is refused by the lonely one."""
+    """What merges is done on either side; what does not is refused by the lonely one.
+
+    (rows 26, 29, P5)
+    """
     victim = mesh.enroll_stranger()
     mesh.lab.cut_from_all("atlas")
     taken = taken_over(mesh, "birch", boottime_ms())

@@ -59,7 +59,7 @@ def test_an_untouched_ledger_opens_with_the_same_head(home: Path) -> None:
 @pytest.mark.parametrize("row", [1, 3, 5])
 @pytest.mark.parametrize("column", ["payload", "hash", "previous_hash"])
 def test_a_flipped_byte_is_found_in_its_row(home: Path, row: int, column: str) -> None:
-    """SQLite's own check does not see such a flip."""
+    """SQLite's own check does not see such a flip (row 18)."""
     _five_rows(home)
     tamper(
         home,

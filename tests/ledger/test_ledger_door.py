@@ -51,7 +51,7 @@ def test_the_mesh_reads_back_and_its_door_opens_and_closes(home: Path) -> None:
 
 
 def test_an_invite_belongs_to_its_first_redeemer_for_ever(home: Path) -> None:
-    """Neither a second redeemer nor a late revocation changes that."""
+    """Neither a second redeemer nor a late revocation changes that (row 43, P6)."""
     ledger = opened(home)
     write(ledger, invited("b1"))
     assert _invite(ledger) == InviteRow(
@@ -103,7 +103,7 @@ def test_an_approval_carries_everything_its_decision_and_the_join_need(home: Pat
 
 
 def test_the_first_decision_counts(home: Path) -> None:
-    """Two operators, one answer."""
+    """Two operators, one answer (row 47)."""
     ledger = opened(home)
     write(ledger, asked("c1"), facts.ApprovalDenied("c1", "ann", "unknown box"))
     write(ledger, facts.ApprovalGranted("c1", "bob"), facts.ApprovalExpired("c1"))
@@ -167,7 +167,7 @@ def test_only_waiting_approvals_run_out(home: Path) -> None:
 
 
 def test_a_totp_step_is_burned_for_ever(home: Path) -> None:
-    """Also over a restart: a replayed code stays useless."""
+    """Also over a restart: a replayed code stays useless (row 20)."""
     ledger = opened(home)
     assert not ledger.totp_step_used(7)
     write(ledger, facts.TOTPStepUsed(7))

@@ -106,7 +106,7 @@ def test_a_missing_directory_is_a_storage_error(home: Path) -> None:
 
 
 def test_a_torn_file_is_damage(home: Path) -> None:
-    """The second half never reached the disk."""
+    """The second half never reached the disk (row 12)."""
     path = _filled(home)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(LedgerDamagedError):
@@ -115,7 +115,7 @@ def test_a_torn_file_is_damage(home: Path) -> None:
 
 @pytest.mark.parametrize("page", [0, 1, 3, 7, 12])
 def test_a_page_of_noise_is_damage(home: Path, page: int) -> None:
-    """Wherever the disk lied."""
+    """Wherever the disk lied (row 18)."""
     path = _filled(home)
     content = bytearray(path.read_bytes())
     content[page * PAGE_BYTES : (page + 1) * PAGE_BYTES] = b"\xa5" * PAGE_BYTES
@@ -125,7 +125,7 @@ def test_a_page_of_noise_is_damage(home: Path, page: int) -> None:
 
 
 def test_a_newer_ledger_is_refused_and_not_touched(home: Path) -> None:
-    """A downgrade must not guess at tables it does not know."""
+    """A downgrade must not guess at tables it does not know (row 54)."""
     path = _filled(home)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")

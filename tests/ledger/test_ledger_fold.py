@@ -141,7 +141,7 @@ def ledger_now(sequence: int) -> UnixSeconds:
 
 
 def test_a_rotten_projection_shows_although_the_chain_holds(home: Path) -> None:
-    """The chain protects the journal alone; a flipped state is found by folding again."""
+    """The chain protects the journal alone; a flipped state is found by folding again (row 18)."""
     ledger = opened(home)
     write(ledger, mesh(), joined("web1", "a1"), issued("a1", "01"), revoked("a1"))
     ledger._connection.execute("UPDATE members SET state = 'active'")

@@ -57,7 +57,7 @@ def test_a_rolled_back_group_leaves_head_rows_and_tables_as_they_were(home: Path
 
 
 def test_a_remembered_reply_survives_reopening_and_vanishes_with_a_rollback(home: Path) -> None:
-    """A retry gets the first answer only when the answer's cause is durable."""
+    """A retry gets the first answer only when the answer's cause is durable (P2)."""
     ledger = opened(home)
     ledger.begin()
     ledger.remember(REQUEST, b"never sent", NOW)
@@ -210,7 +210,7 @@ while True:
 def test_a_kill_in_the_middle_of_a_group_loses_nothing_acknowledged(
     home: Path, moment: str
 ) -> None:
-    """SIGKILL with a group open, and at whatever instant it hits."""
+    """SIGKILL with a group open, and at whatever instant it hits (row 2, P1)."""
     with subprocess.Popen(
         (sys.executable, "-c", _KILLED_IN_A_GROUP, str(home), moment),
         stdin=subprocess.PIPE,

@@ -96,7 +96,7 @@ def test_a_group_that_failed_takes_nothing_more_until_it_is_rolled_back(home: Pa
 
 
 def test_reads_go_on_while_the_disk_is_full(home: Path) -> None:
-    """Revocation checks must not depend on free space."""
+    """Revocation checks must not depend on free space (row 14, P12)."""
     ledger = _started(home)
     _no_more_pages(ledger)
     ledger.begin()
@@ -109,7 +109,7 @@ def test_reads_go_on_while_the_disk_is_full(home: Path) -> None:
 
 
 def test_an_error_at_the_commit_rolls_back_and_opens_anew_before_the_next_write(home: Path) -> None:
-    """After a failed write or fsync the old connection's word counts for nothing."""
+    """After a failed write or fsync the old connection's word counts for nothing (row 13, P12)."""
     ledger = _started(home)
     head, before = ledger.head, ledger._connection
     ledger.begin()
@@ -130,7 +130,7 @@ def test_an_error_at_the_commit_rolls_back_and_opens_anew_before_the_next_write(
 
 
 def test_while_the_disk_stays_broken_every_group_is_refused_at_its_start(home: Path) -> None:
-    """No later success without a fresh connection."""
+    """No later success without a fresh connection (row 13)."""
     ledger = _started(home)
     ledger.begin()
     ledger.append(renewed("a1", "02", "01"), actor="test", now=NOW)
@@ -230,7 +230,7 @@ print("survived")
 
 
 def test_a_disk_that_is_really_full_refuses_and_then_goes_on(home: Path) -> None:
-    """ENOSPC from a real file system, in a mount namespace of its own."""
+    """ENOSPC from a real file system, in a mount namespace of its own (row 14, P12)."""
     mounted = f'mount -t tmpfs -o size=512k none {home} && exec "$@"'
     isolated = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh")
     if (

@@ -102,7 +102,7 @@ def test_keys_are_pkcs8_of_their_own_certificates_and_never_in_the_representatio
 
 
 def test_the_issuing_ca_never_outlives_its_root() -> None:
-    """Its last leaves would verify nowhere."""
+    """Its last leaves would verify nowhere (row 58)."""
     created = new_authority(ca_profile(issuer_lifetime_s=9000 * DAY))
     root = x509.load_der_x509_certificate(created.root)
     issuing = x509.load_der_x509_certificate(created.issuing)

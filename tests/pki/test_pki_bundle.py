@@ -48,7 +48,7 @@ def test_a_bundle_of_the_pinned_ca_is_believed() -> None:
 
 
 def test_a_bundle_forged_with_an_own_ca_is_rejected() -> None:
-    """The forger brings its own chain; only the pinned root counts."""
+    """The forger brings its own chain; only the pinned root counts (row 37)."""
     own = issuer_of(new_authority())
     assert "not signed by the root" in _rejection(sign_bundle(own, _body()))
 
@@ -107,7 +107,7 @@ def _usage(*, key_cert_sign: bool) -> x509.KeyUsage:
 
 
 def test_a_bundle_of_another_mesh_is_rejected() -> None:
-    """One household may run two meshes under one CA backup."""
+    """One household may run two meshes under one CA backup (row 38)."""
     signed = sign_bundle(issuer(), _body(mesh_id="ef" * 16))
     assert "another mesh" in _rejection(signed)
 
@@ -161,7 +161,7 @@ def test_a_signed_body_that_is_no_bundle_is_rejected() -> None:
 
 
 def test_a_bundle_from_a_newer_release_with_extra_fields_is_believed() -> None:
-    """Evolution: unknown fields are tolerated, and still covered by the signature."""
+    """Evolution: unknown fields are tolerated, and still covered by the signature (row 55)."""
     fields = msgspec.msgpack.decode(encode_body(_body()))
     raw = msgspec.msgpack.encode({**fields, "added_later": 1})
     signed = SignedBundle(raw, issuer().issuing_der, issuer().sign(CONTEXT + raw))

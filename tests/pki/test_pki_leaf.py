@@ -182,7 +182,7 @@ def test_the_lint_refuses_hosts(host: str, sans: tuple[str, ...], reason: str) -
 
 
 def test_a_leaf_never_outlives_its_issuer() -> None:
-    """The last second of the issuing certificate is the last possible one."""
+    """The last second of the issuing certificate is the last possible one (row 58)."""
     end = issuer().not_after
     assert "after that of the issuing CA" in _refused(
         leaf_profile(not_after=end + 1), CSRRejectedError

@@ -137,7 +137,7 @@ def test_rsa_1024_is_refused_by_name() -> None:
 
 
 def test_rsa_16384_is_refused_before_its_signature_costs_anything() -> None:
-    """A verification with such a key takes long enough to stop a broker."""
+    """A verification with such a key takes long enough to stop a broker (row 44)."""
     der = _forged_rsa_request((1 << 16_383) | 1)
     started = time.process_time()
     detail = _refusal(der)
@@ -193,7 +193,7 @@ def test_other_name_types_are_refused(foreign: x509.GeneralName) -> None:
     ],
 )
 def test_a_request_that_asks_for_more_than_a_leaf_is_refused(wish: x509.ExtensionType) -> None:
-    """Such wishes are never granted; saying so beats ignoring them."""
+    """Such wishes are never granted; saying so beats ignoring them (row 44)."""
     assert "asks for" in _refusal(csr(extensions=[wish]))
 
 
@@ -213,7 +213,7 @@ def test_trailing_bytes_are_refused() -> None:
 
 
 def test_an_oversized_request_is_refused_before_parsing() -> None:
-    """A valid but huge request is refused for its size, so the parser never saw it."""
+    """A valid but huge request is refused for its size, so the parser never saw it (row 44)."""
     names = [x509.DNSName(f"n{number}.home.arpa") for number in range(1200)]
     der = csr(sans=names)
     assert len(der) > REQUEST_BYTES_MAX
@@ -259,7 +259,7 @@ def test_an_overlong_common_name_is_refused_without_a_warning() -> None:
 @settings(max_examples=300, deadline=None)
 @given(position=st.integers(0, 10_000), value=st.integers(1, 255), cut=st.booleans())
 def test_damaged_requests_end_in_the_typed_refusal(position: int, value: int, *, cut: bool) -> None:
-    """Whatever a stranger sends can only be refused, never crash the broker."""
+    """Whatever a stranger sends can only be refused, never crash the broker (row 44)."""
     der = bytearray(csr(extensions=[x509.BasicConstraints(ca=False, path_length=None)]))
     index = position % len(der)
     if cut:

@@ -103,7 +103,7 @@ def test_the_credential_never_opens_the_root() -> None:
 def test_a_wrong_passphrase_gets_one_sentence_and_changes_nothing(
     opens: Callable[[SealedKeys, bytes], object], wrong: bytes
 ) -> None:
-    """No oracle: every wrong passphrase reads the same."""
+    """No oracle: every wrong passphrase reads the same (row 51)."""
     sealed = sealed_keys()
     before = encode_body(sealed)
     with pytest.raises(BadPassphraseError) as refused:
@@ -163,7 +163,7 @@ def test_sealed_keys_survive_their_wire_form() -> None:
 
 
 def test_no_secret_is_in_the_sealed_form_or_in_any_representation() -> None:
-    """The file may be copied, the objects may be logged by mistake."""
+    """The file may be copied, the objects may be logged by mistake (P3)."""
     sealed = sealed_keys()
     opened = open_with_passphrase(sealed, PASSPHRASE)
     written = encode_body(sealed)
@@ -232,7 +232,7 @@ def test_the_cost_is_stored_with_the_slot() -> None:
 @settings(max_examples=150, deadline=None)
 @given(position=st.integers(0, 100_000), bit=st.integers(0, 7))
 def test_a_flipped_bit_never_yields_other_keys(position: int, bit: int) -> None:
-    """Either refused, or (in fields that guard nothing) the very same keys."""
+    """Either refused, or (in fields that guard nothing) the very same keys (row 18)."""
     raw = bytearray(encode_body(sealed_keys()))
     raw[position % len(raw)] ^= 1 << bit
     try:

@@ -168,7 +168,7 @@ def test_a_signed_body_that_is_no_beat_is_rejected(statements: Statements) -> No
 
 
 def test_a_beat_of_a_newer_release_with_extra_fields_is_believed(statements: Statements) -> None:
-    """Evolution: unknown fields are tolerated, and still covered by the signature."""
+    """Evolution: unknown fields are tolerated, and still covered by the signature (row 55)."""
     raw = msgspec.msgpack.encode({**msgspec.msgpack.decode(encode_body(BEAT)), "added_later": 1})
     signature = issuer().sign(b"certmesh beat 1\x00" + raw)
     assert statements.beat(SignedBeat(raw, signature)) == BEAT

@@ -90,7 +90,7 @@ def test_what_an_unlocked_primary_hands_over_makes_an_issuer(
 
 
 def test_neither_the_root_key_nor_a_credential_slot_is_handed_over(material: KeyMaterial) -> None:
-    """A credential file is of one machine; the root key has no business on a second one."""
+    """A credential file is of one machine; the root key has no business on a second one (P3)."""
     assert {slot.kind for slot in material.slots} == {"passphrase"}
     assert authority().root_key not in encode_body(material)
 

@@ -14,7 +14,7 @@ from broker.runtime.wordlist import passphrase, words
 
 
 def test_a_file_is_replaced_as_a_whole(home: Path) -> None:
-    """A reader with the old file open keeps reading the old one."""
+    """A reader with the old file open keeps reading the old one (row 12)."""
     path = home / "membership.json"
     write_atomic(path, b"old")
     with path.open("rb") as reader:
@@ -83,7 +83,7 @@ def test_a_passphrase_is_six_words_of_the_eff_long_list() -> None:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_content_and_name_are_both_durable_in_this_order(home: Path) -> None:
-    """Without fsync of the directory the last file is lost when the power goes."""
+    """Without fsync of the directory the last file is lost when the power goes (row 11)."""
     program = (
         "from pathlib import Path; from broker.runtime.files import write_atomic;"
         f" write_atomic(Path({str(home / 'f')!r}), b'x')"

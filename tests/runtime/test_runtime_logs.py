@@ -91,7 +91,7 @@ def test_supervisord_names_the_worker(
     "hostile", ["a\nb", "a\r\x1b[2Jb", "a\u2028b", "a\u202eb", "a\x00b", "a\x9bb"]
 )
 def test_a_hostile_name_cannot_forge_a_line(pipe: tuple[int, int], form: str, hostile: str) -> None:
-    """Newlines, escape sequences, separators and text direction marks come out escaped."""
+    """Newlines, escape sequences, separators and text direction marks come out escaped (row 25)."""
     _setup(form, pipe[1])
 
     log(EventName.JOIN_REFUSED, host=hostile)
@@ -114,7 +114,7 @@ def test_a_long_value_is_cut(pipe: tuple[int, int]) -> None:
 def test_a_full_pipe_never_blocks_and_the_next_line_says_how_many_were_lost(
     pipe: tuple[int, int],
 ) -> None:
-    """A stopped supervisord must not stop the certificate authority."""
+    """A stopped supervisord must not stop the certificate authority (row 8)."""
     _setup("json", pipe[1])
 
     for _ in range(500):

@@ -28,7 +28,10 @@ def _is_running(pid: int) -> bool:
 
 
 def test_a_process_dies_when_its_supervisor_is_killed() -> None:
-    """SIGKILL of supervisord would leave orphans, and a restart a second copy of everything."""
+    """SIGKILL of supervisord would leave orphans, and a restart a second copy of everything.
+
+    (row 7)
+    """
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     orphan = int(parent.stdout.readline())

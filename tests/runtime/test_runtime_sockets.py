@@ -57,7 +57,7 @@ def test_nothing_is_queued_for_a_broker_that_is_not_there(
 def test_a_second_process_cannot_take_over_an_identity_in_use(
     context: "zmq.Context[zmq.Socket[bytes]]", paths: Paths
 ) -> None:
-    """Authority hangs on the identity that sent READY."""
+    """Authority hangs on the identity that sent READY (row 40)."""
     with (
         sockets.request_router(context, paths.requests_socket) as router,
         _dealer(context, paths, b"renewal") as first,
@@ -78,7 +78,7 @@ def test_a_second_process_cannot_take_over_an_identity_in_use(
 def test_an_oversized_frame_never_reaches_the_broker(
     context: "zmq.Context[zmq.Socket[bytes]]", paths: Paths
 ) -> None:
-    """The connection ends before the memory is taken; others are served on."""
+    """The connection ends before the memory is taken; others are served on (row 39)."""
     with (
         sockets.request_router(context, paths.requests_socket) as router,
         _dealer(context, paths, b"big") as big,

@@ -84,7 +84,7 @@ def test_a_part_of_the_trail_is_checked_from_its_first_row_on(office: Office) ->
 def test_every_change_of_a_row_is_found_and_the_row_is_named(
     change: dict[str, object], said: str, office: Office
 ) -> None:
-    """Also in what a person reads and the hash does not cover."""
+    """Also in what a person reads and the hash does not cover (row 60)."""
     lines = exported(office)
     lines[4] = msgspec.structs.replace(lines[4], **change)
     found = check_trail(lines)
@@ -132,7 +132,7 @@ def test_a_page_for_people_carries_no_octets(office: Office) -> None:
 
 
 def test_audit_verify_names_the_first_bad_row(office: Office) -> None:
-    """The chain is recomputed from the file, not from what the broker remembers."""
+    """The chain is recomputed from the file, not from what the broker remembers (row 60)."""
     assert settled(office, VerifyAudit(), AuditVerdict).first_bad is None
     office.ledger._connection.execute("DROP TRIGGER journal_is_append_only")
     office.ledger._connection.execute("UPDATE journal SET actor = 'nobody' WHERE sequence = 4")
@@ -176,7 +176,10 @@ def test_defect_35_free_text_is_a_field_and_never_a_line(office: Office) -> None
 
 
 def test_defect_35_a_row_that_cannot_be_written_is_no_success(office: Office) -> None:
-    """The reference ignored errors of its log; here the change is void together with its row."""
+    """The reference ignored errors of its log; here the change is void together with its row.
+
+    (row 60)
+    """
     before = office.ledger.head
     office.ledger._connection.execute("PRAGMA query_only = ON")
     with pytest.raises(StorageError):

@@ -105,7 +105,7 @@ def test_a_locked_node_makes_an_unsigned_backup_and_the_list_says_so(home: Path)
 
 @pytest.mark.parametrize("place", ["chunks", "header", "signature", "magic", "end"])
 def test_a_changed_backup_is_told_without_the_kit(home: Path, place: str) -> None:
-    """A guardian of backups must not need the secret to see that one is bad."""
+    """A guardian of backups must not need the secret to see that one is bad (row 50)."""
     office = Office.create(home)
     file = backed_up(office)
     octets, signed = bytearray(file.read_bytes()), header_of(file)
@@ -233,7 +233,7 @@ def test_a_ledger_that_cannot_be_copied_whole_yields_no_backup(home: Path) -> No
 
 
 def test_one_backup_at_a_time(home: Path) -> None:
-    """Two at once would double the load and gain nothing."""
+    """Two at once would double the load and gain nothing (row 52)."""
     office = Office.create(home)
     office.desk.state.backups.running = True
     with pytest.raises(BusyError):

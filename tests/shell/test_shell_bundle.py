@@ -111,7 +111,7 @@ def test_a_member_installs_what_the_pinned_ca_signed_and_remembers_it(
 
 
 def test_an_older_bundle_is_refused(office: Office, member: Office) -> None:
-    """Defect: old manifests could be replayed."""
+    """Defect: old manifests could be replayed (row 36, P7)."""
     old = bundle(office)
     enroll(office, "pi")
     office.ask(Service.CONSOLE, RevokeMember("pi", "lost", "root"), RevocationAnswer)
@@ -135,7 +135,7 @@ def test_another_content_under_the_same_number_is_an_alarm(office: Office, membe
 def test_a_bundle_signed_by_a_foreign_ca_is_refused(
     office: Office, member: Office, home: Path
 ) -> None:
-    """Defect: the manifest was verified with its own embedded key."""
+    """Defect: the manifest was verified with its own embedded key (row 37)."""
     (home / "c").mkdir()
     foreign = Office.create(home / "c")
     issuer = foreign.desk.state.keys.issuer

@@ -90,7 +90,7 @@ def test_a_bad_message_with_an_id_is_answered_with_a_typed_refusal(
     ],
 )
 def test_garbage_is_dropped_and_counted(office: Office, frames: list[bytes]) -> None:
-    """Whatever a peer sends never ends the broker."""
+    """Whatever a peer sends never ends the broker (row 39)."""
     before = office.desk.refused_frames
     assert refusal(office, frames) is None
     assert office.desk.refused_frames == before + 1
@@ -104,7 +104,7 @@ def test_a_stranger_must_introduce_itself(office: Office) -> None:
 
 
 def test_a_service_cannot_send_what_the_table_does_not_give_it(office: Office) -> None:
-    """A gateway that was taken over cannot lock the CA."""
+    """A gateway that was taken over cannot lock the CA (row 41)."""
     with pytest.raises(ForbiddenError):
         office.ask(Service.GATEWAY, LockAuthority("root"), AuthorityView)
 
@@ -130,7 +130,7 @@ def test_one_drain_is_one_commit(office: Office) -> None:
 
 
 def test_a_full_disk_at_commit_acknowledges_nothing_and_the_broker_lives(office: Office) -> None:
-    """Refused by name; served again when there is room; nothing half-written."""
+    """Refused by name; served again when there is room; nothing half-written (row 14, P12)."""
     pages = office.ledger._connection.execute("PRAGMA page_count").fetchone()[0]
     console = office.introduce(Service.CONSOLE)
     before = office.ledger.head

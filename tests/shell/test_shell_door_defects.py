@@ -97,7 +97,10 @@ def test_defect_27_a_lost_reply_can_be_asked_for_again(office: Office) -> None:
 
 
 def test_defect_28_the_ca_has_and_hands_out_no_key_of_a_member(office: Office) -> None:
-    """The reference made members' keys, kept them and sent them; here it sees the public one."""
+    """The reference made members' keys, kept them and sent them; here it sees the public one.
+
+    (P3)
+    """
     invite(office)
     key = ec.generate_private_key(ec.SECP256R1())
     answer = join(office, make_csr("nas", key=key))

@@ -101,7 +101,7 @@ def host_of(granted: Lease | None) -> str:
 
 
 def test_defect_21_ten_thousand_requests_from_one_source_hide_nobody(office: Office) -> None:
-    """The queue of eight was in memory, and full of one sender."""
+    """The queue of eight was in memory, and full of one sender (row 48, P14)."""
     before = office.ledger.head.sequence
 
     guesses(office, FLOOD, MALLORY, hosts=True)
@@ -115,7 +115,10 @@ def test_defect_21_ten_thousand_requests_from_one_source_hide_nobody(office: Off
 
 
 def test_ten_thousand_addresses_fill_neither_the_memory_nor_the_journal(office: Office) -> None:
-    """A stranger may own a whole network; rows and tables stay bounded, and others get in."""
+    """A stranger may own a whole network; rows and tables stay bounded, and others get in.
+
+    (row 48, P14)
+    """
     before = office.ledger.head.sequence
 
     guesses(office, FLOOD, hosts=True)
@@ -128,7 +131,10 @@ def test_ten_thousand_addresses_fill_neither_the_memory_nor_the_journal(office: 
 def test_good_codes_from_one_source_get_their_share_of_the_queue(
     office: Office, clock: PushedClock
 ) -> None:
-    """Defect 21, at its worst: a stolen authenticator makes a good code every thirty seconds."""
+    """Defect 21, at its worst: a stolen authenticator makes a good code every thirty seconds.
+
+    (row 48)
+    """
     refusals = 0
     for n in range(3 * PENDING_OF_ONE_MAX):
         let(office, clock, STEP_MS)
@@ -191,7 +197,7 @@ def test_defect_20_nobody_waits_while_a_person_thinks(office: Office) -> None:
 def test_a_frozen_worker_loses_its_question_to_another_and_its_late_yes_counts_for_nothing(
     office: Office, clock: PushedClock
 ) -> None:
-    """Stopped in mid-question it neither blocks the queue nor decides when it wakes up."""
+    """Stopped in mid-question it neither blocks the queue nor decides when it wakes up (row 47)."""
     join(office, "nas", FRIEND)
     frozen, other = (office.introduce(Service.APPROVAL, name) for name in ("one", "two"))
     held = lease(office, frozen)
@@ -230,7 +236,7 @@ def test_guesses_for_one_name_close_the_codes_of_that_name_alone(office: Office)
 
 
 def test_defect_23_a_restart_frees_no_guesser(office: Office, clock: PushedClock) -> None:
-    """The windows are written every few seconds, with what else is to be written."""
+    """The windows are written every few seconds, with what else is to be written (row 42)."""
     guesses(office, 5, MALLORY)
     for _ in range(5):
         office.desk.state.limiter.failed(UNLOCK_SOURCE, boottime_ms())
@@ -249,7 +255,7 @@ def test_defect_23_a_restart_frees_no_guesser(office: Office, clock: PushedClock
 def test_a_wall_clock_that_was_set_back_frees_no_guesser(
     office: Office, clock: PushedClock
 ) -> None:
-    """Neither while the broker runs nor over its restart."""
+    """Neither while the broker runs nor over its restart (row 20)."""
     guesses(office, 5, MALLORY)
     let(office, clock, FLUSH_MS)
     clock.jump_s = -86_400

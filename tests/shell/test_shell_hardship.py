@@ -126,7 +126,7 @@ def heartbeat_of(room: Room, host: str) -> RecordHeartbeat:
 
 
 def test_a_deposed_primary_takes_no_decision_that_was_leased_before(make: Make) -> None:
-    """One row of its own in a standby's journal would part it from the primary for ever."""
+    """One row of its own in a standby's journal would part it from the primary for ever (P4)."""
     room = make("birch", "cedar", enrollment={})
     room.nominate("birch")
     room.run(2_000)
@@ -185,7 +185,7 @@ def test_a_crash_after_saying_ready_loses_no_standby(room: Room) -> None:
 
 
 def test_one_member_with_a_wrong_clock_stops_no_takeover(room: Room) -> None:
-    """What one member says of the time is no evidence about this node's clock."""
+    """What one member says of the time is no evidence about this node's clock (P8)."""
     for _ in range(5):
         beat = msgspec.structs.replace(heartbeat_of(room, "cedar"), clock=wall_s() + 600)
         room["birch"].ask(Service.GATEWAY, beat, HeartbeatAnswer)
@@ -245,7 +245,7 @@ def test_crl_numbers_grow_over_a_takeover(room: Room) -> None:
 
 
 def test_what_an_answer_says_without_a_signature_moves_nobody(room: Room) -> None:
-    """A lying standby can neither name another primary nor raise the term."""
+    """A lying standby can neither name another primary nor raise the term (P8)."""
     cedar = room["cedar"]
     birch_doors = room["atlas"].office.desk.state.key_holder_doors()["birch"]
     answer = HeartbeatAnswer(
@@ -267,7 +267,7 @@ def test_what_an_answer_says_without_a_signature_moves_nobody(room: Room) -> Non
 
 
 def test_a_primary_that_wakes_up_asks_before_it_writes(room: Room) -> None:
-    """The request that ends a pause may come before the first tick."""
+    """The request that ends a pause may come before the first tick (row 21, P4)."""
     room.clock.push(4_000)
     with pytest.raises(NotPrimaryError, match="away"):
         room["atlas"].ask(Service.CONSOLE, RevokeMember("cedar", "lost", "ann"), RevocationAnswer)
@@ -337,7 +337,7 @@ def test_a_primary_that_lost_rows_goes_on_in_a_new_term(room: Room) -> None:
 
 
 def test_a_standby_whose_clock_most_members_doubt_holds_back(make: Make) -> None:
-    """Certificates it would issue would begin or end at the wrong time."""
+    """Certificates it would issue would begin or end at the wrong time (row 19, P13)."""
     room = make("birch", "cedar", "dune", "elm")
     room.nominate("birch")
     for host in ("cedar", "dune", "elm"):

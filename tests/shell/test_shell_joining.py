@@ -89,7 +89,7 @@ def test_an_invited_host_gets_a_certificate_with_its_own_names(office: Office) -
 
 
 def test_a_used_invite_is_refused_for_another_key(office: Office) -> None:
-    """Single use means one key, for ever."""
+    """Single use means one key, for ever (row 43, P6)."""
     secret = invite(office, "nas")
     join(office, "nas", invite_secret=secret)
     with pytest.raises(InviteUsedError, match="used already"):
@@ -106,7 +106,7 @@ def test_the_same_key_may_ask_again_and_gets_the_same_certificate(office: Office
 
 
 def test_a_retried_request_has_one_effect_and_one_answer(office: Office) -> None:
-    """Same request id: the first answer, also after a crash."""
+    """Same request id: the first answer, also after a crash (P2)."""
     request = join_request("nas", make_csr("nas"), invite_secret=invite(office, "nas"))
     request_id = secrets.token_bytes(16)
     first = office.send(office.introduce(Service.GATEWAY), request, JoinAnswer, request_id)
@@ -186,7 +186,7 @@ def test_an_invite_is_consumed_only_by_success(office: Office) -> None:
 
 
 def test_a_totp_code_is_accepted_once(office: Office) -> None:
-    """A replayed code proves nothing, also after a restart."""
+    """A replayed code proves nothing, also after a restart (row 20)."""
     used = code(office)
     assert join(office, "nas", totp_code=used).issued is not None
     with pytest.raises(BadCredentialError, match="used already"):
@@ -207,7 +207,7 @@ def test_closed_enrollment_refuses_codes_but_honours_invites(office: Office) -> 
 
 @pytest.mark.parametrize("host", ["../nas", "nas/x", "na\ns", "*.local", "a" * 254, ".."])
 def test_a_host_name_that_is_a_path_or_a_pattern_never_enters(office: Office, host: str) -> None:
-    """The broker checks again, whatever the gateway let through."""
+    """The broker checks again, whatever the gateway let through (row 45)."""
     before = office.ledger.member_count()
     with pytest.raises((NameNotAllowedError, BadCredentialError)):
         office.ask(
@@ -220,13 +220,13 @@ def test_a_host_name_that_is_a_path_or_a_pattern_never_enters(office: Office, ho
 
 @pytest.mark.parametrize("sans", [("evil.com",), ("atlas.home.internal",), ("other.local",)])
 def test_a_csr_with_foreign_sans_is_refused(office: Office, sans: tuple[str, ...]) -> None:
-    """Asking for another host's name is said out loud, not silently dropped."""
+    """Asking for another host's name is said out loud, not silently dropped (row 44, P4)."""
     with pytest.raises(CSRRejectedError, match="not this host's"):
         join(office, "nas", make_csr("nas", sans), invite_secret=invite(office, "nas"))
 
 
 def test_a_csr_for_another_common_name_is_refused(office: Office) -> None:
-    """The subject is a name like any other."""
+    """The subject is a name like any other (row 44)."""
     with pytest.raises(CSRRejectedError, match="not this host's"):
         join(office, "nas", make_csr("atlas"), invite_secret=invite(office, "nas"))
 
@@ -238,7 +238,7 @@ def test_sans_beyond_the_invite_are_refused(office: Office) -> None:
 
 
 def test_nothing_is_signed_while_locked(office: Office) -> None:
-    """Locked is locked, and says how to change that."""
+    """Locked is locked, and says how to change that (P4)."""
     secret = invite(office, "nas")
     office.ask(Service.CONSOLE, LockAuthority("root"), AuthorityView)
     with pytest.raises(CALockedError) as refusal:

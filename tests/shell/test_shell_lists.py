@@ -64,7 +64,10 @@ def trio(make: Make) -> Room:
 
 
 def test_a_member_serves_the_list_it_fetched_when_the_primary_is_gone(trio: Room) -> None:
-    """Services that check the list must survive the primary, also over a restart of the member."""
+    """Services that check the list must survive the primary, also over a restart of the member.
+
+    (row 59)
+    """
     assert trust(trio, "birch").crl == b""
     revoke(trio, "cedar")
     assert carry(trio, "birch").changed

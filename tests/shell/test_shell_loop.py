@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,6 +51,18 @@ from tests.shell.office import (
 from tests.support import eventually
 
 
+@dataclass(frozen=True)
+class Route:
+    """The first frame of a message, of a process that is known already."""
+
+    bytes: bytes
+    more: bool = True
+
+    def get(self, _option: str) -> str:
+        """Return no address: the office introduced its workers without one."""
+        return ""
+
+
 class Pipe:
     """A ROUTER as the loop sees it: what waits, and what was sent."""
 
@@ -57,10 +70,15 @@ class Pipe:
         self.waiting: list[list[bytes]] = []
         self.sent: list[list[bytes]] = []
 
-    def recv_multipart(self, _flags: int) -> list[bytes]:
-        """Return the next message; raises `zmq.Again` when there is none."""
+    def recv(self, _flags: int, *, copy: bool) -> Route:
+        """Return who sent the next message; raises `zmq.Again` when there is none."""
+        assert not copy
         if not self.waiting:
             raise zmq.Again
+        return Route(self.waiting[0].pop(0))
+
+    def recv_multipart(self, _flags: int) -> list[bytes]:
+        """Return the rest of the message."""
         return self.waiting.pop(0)
 
     def send_multipart(self, frames: list[bytes], _flags: int) -> None:
@@ -86,7 +104,7 @@ def make_loop(office: Office) -> tuple[Loop, Pipe, Pipe]:
 
 
 def test_control_is_answered_before_ordinary_requests(home: Path) -> None:
-    """A storm of renewals cannot delay a sign of life."""
+    """A storm of renewals cannot delay a sign of life (row 49)."""
     office = Office.create(home)
     loop, control, requests = make_loop(office)
     console = office.introduce(Service.CONSOLE)
@@ -101,7 +119,7 @@ def test_control_is_answered_before_ordinary_requests(home: Path) -> None:
 
 
 def test_every_caller_of_a_drain_that_the_disk_refused_gets_an_answer(home: Path) -> None:
-    """Readers get theirs, writers a typed refusal, and nobody waits for a timeout."""
+    """Readers get theirs, writers a typed refusal, and nobody waits for a timeout (P12)."""
     office = Office.create(home)
     loop, _, requests = make_loop(office)
     console = office.introduce(Service.CONSOLE)
@@ -137,7 +155,7 @@ def test_one_drain_is_bounded(home: Path) -> None:
 
 
 def test_a_failed_commit_hands_out_nothing_that_rests_on_it(home: Path) -> None:
-    """Defect: a certificate before the roster is saved; here by a second copy in one drain."""
+    """Defect: a certificate before the roster is saved; here by a second copy in one drain (P1)."""
     office = Office.create(home)
     gateway, console = office.introduce(Service.GATEWAY), office.introduce(Service.CONSOLE)
     secret = "nas-secret"

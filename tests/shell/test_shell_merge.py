@@ -60,7 +60,7 @@ def test_a_call_of_an_old_term_is_refused_by_members(room: Room) -> None:
 
 
 def test_of_two_primaries_exactly_one_steps_down(room: Room) -> None:
-    """Defect 5: both demoted, then nobody was primary, and again."""
+    """Defect 5: both demoted, then nobody was primary, and again (rows 28, 29, P9)."""
     room.cut("atlas", "birch")
     room.cut("atlas", "cedar")
     room.run(12_000, until=lambda: room.serves(room["birch"]))
@@ -72,7 +72,10 @@ def test_of_two_primaries_exactly_one_steps_down(room: Room) -> None:
 
 
 def test_what_a_cut_off_primary_wrote_comes_home(room: Room) -> None:
-    """Nothing acknowledged is lost: the loser's rows are adopted by the merge rules."""
+    """Nothing acknowledged is lost: the loser's rows are adopted by the merge rules.
+
+    (row 29, P5)
+    """
     room.cut("atlas", "birch")
     room.cut("atlas", "cedar")
     room.run(12_000, until=lambda: room.serves(room["birch"]))
@@ -91,7 +94,7 @@ def test_what_a_cut_off_primary_wrote_comes_home(room: Room) -> None:
 
 
 def test_one_name_enrolled_on_both_sides_stays_with_the_older(room: Room) -> None:
-    """Deterministic, visible, and listed for a person."""
+    """Deterministic, visible, and listed for a person (row 29, P6)."""
     atlas, birch = room["atlas"], room["birch"]
     room.cut("birch", "atlas")
     room.cut("cedar", "atlas")

@@ -272,7 +272,7 @@ def test_an_operator_is_asked_for_where_the_policy_says_so(office: Office) -> No
 
 
 def test_gateways_and_workers_do_not_govern(office: Office) -> None:
-    """The capability table, for the one request that changes everything."""
+    """The capability table, for the one request that changes everything (row 41, P4)."""
     for service in (Service.GATEWAY, Service.RENEWAL, Service.APPROVAL):
         with pytest.raises(ForbiddenError):
             office.ask(service, SetPolicy(PolicyPatch(wildcards=True), "eve"), PolicyView)

@@ -70,7 +70,7 @@ def test_sigterm_ends_the_broker_with_status_zero(home: Path) -> None:
 
 
 def test_a_second_broker_says_who_holds_the_lock_and_exits_75(home: Path) -> None:
-    """The first one keeps its sockets and its callers."""
+    """The first one keeps its sockets and its callers (row 56)."""
     office = on_disk(home)
     with running(office) as first, link(office) as console:
         console.ask(GetNode(), NodeView, timeout_ms=10_000)
@@ -82,7 +82,10 @@ def test_a_second_broker_says_who_holds_the_lock_and_exits_75(home: Path) -> Non
 
 
 def test_what_was_acknowledged_survives_kill_nine(home: Path) -> None:
-    """An answer is a promise: every acknowledged invite is in the ledger after each kill."""
+    """An answer is a promise: every acknowledged invite is in the ledger after each kill.
+
+    (row 1, P1)
+    """
     office, acknowledged = on_disk(home), set[str]()
     for _ in range(3):
         with running(office) as process, link(office) as console:
@@ -106,7 +109,7 @@ def test_what_was_acknowledged_survives_kill_nine(home: Path) -> None:
 
 
 def test_a_request_in_flight_is_answered_by_the_next_broker_once(home: Path) -> None:
-    """The link repeats the same id; the caller notices nothing but time."""
+    """The link repeats the same id; the caller notices nothing but time (row 2, P2)."""
     office = on_disk(home)
     with running(office) as first, link(office) as console:
         console.ask(GetNode(), NodeView, timeout_ms=10_000)
@@ -142,7 +145,7 @@ def test_deriving_a_key_does_not_hold_up_anybody(home: Path) -> None:
 
 
 def test_a_wrong_passphrase_is_one_clear_error_and_guessing_has_to_wait(home: Path) -> None:
-    """Nothing changes, and the sixth guess is throttled."""
+    """Nothing changes, and the sixth guess is throttled (row 51)."""
     office = on_disk(home)
     with running(office), link(office) as console:
         console.ask(LockAuthority("root"), AuthorityView, timeout_ms=10_000)
@@ -173,7 +176,7 @@ def test_a_broker_that_is_told_to_stop_takes_the_guesses_along(home: Path) -> No
 
 
 def test_a_frozen_broker_is_a_timeout_and_not_a_hang(home: Path) -> None:
-    """SIGSTOP: the kernel still takes bytes, only an answer proves life."""
+    """SIGSTOP: the kernel still takes bytes, only an answer proves life (row 4)."""
     office = on_disk(home)
     with running(office) as process, link(office) as console:
         console.ask(GetNode(), NodeView, timeout_ms=10_000)
@@ -193,7 +196,7 @@ def test_a_broker_without_settings_says_so_and_exits_78(home: Path) -> None:
 
 
 def test_a_damaged_ledger_stops_the_broker_with_what_to_do(home: Path) -> None:
-    """Defect: an unreadable roster meant "uninitialized"."""
+    """Defect: an unreadable roster meant "uninitialized" (row 18)."""
     office = on_disk(home)
     raw = bytearray(office.paths.ledger.read_bytes())
     raw[0:16] = b"not a database!!"

@@ -73,7 +73,7 @@ def test_without_the_setting_there_is_no_port_and_no_key(home: Path) -> None:
 
 
 def test_a_stranger_with_a_key_of_its_own_does_not_come_in(office: RemoteOffice) -> None:
-    """It hears so at once, with what to do."""
+    """It hears so at once, with what to do (row 40)."""
     with office.link(new_pair()) as link, pytest.raises(ForbiddenError) as refusal:
         link.ask(GetNode(), NodeView)
     assert "certmesh worker enroll" in refusal.value.hint
@@ -84,7 +84,7 @@ def test_a_stranger_with_a_key_of_its_own_does_not_come_in(office: RemoteOffice)
 def test_who_brings_no_key_does_not_come_in(
     office: RemoteOffice, context: PLAIN, mechanism: str
 ) -> None:
-    """NULL and PLAIN end in the handshake, before a message."""
+    """NULL and PLAIN end in the handshake, before a message (row 40)."""
     port, _ = office.open_port()
     with context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
@@ -246,7 +246,7 @@ def test_on_its_own_machine_the_service_leases_and_signs_nothing(office: RemoteO
 def test_an_identity_equal_to_a_local_worker_s_displaces_nobody(
     office: RemoteOffice, context: PLAIN
 ) -> None:
-    """Nor does it inherit a lease, or get an answer that was meant for the other."""
+    """Nor does it inherit a lease, or get an answer that was meant for the other (row 40)."""
     with office.local(Service.RENEWAL, "renewal-0") as local:
         local.introduce()
         identity = only_worker(office)

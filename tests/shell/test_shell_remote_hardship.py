@@ -81,7 +81,7 @@ def test_garbage_and_frames_too_large_end_in_silence_or_the_connection(
 
 
 def test_raw_bytes_at_the_port_disturb_nobody(office: RemoteOffice) -> None:
-    """A port scanner, a browser, half a greeting."""
+    """A port scanner, a browser, half a greeting (row 39)."""
     port, _ = office.open_port()
     greeting = b"\xff\0\0\0\0\0\0\0\1\x7f\x03\x01CURVE" + bytes(15)
     held = []
@@ -189,7 +189,7 @@ def test_many_workers_of_many_machines_are_served_and_one_machine_has_a_bound(
 def test_a_flood_from_one_machine_does_not_keep_local_callers_waiting(
     office: RemoteOffice, context: PLAIN
 ) -> None:
-    """It is drained last, a few messages at a time."""
+    """It is drained last, a few messages at a time (row 49)."""
     with curve_socket(office, context, office.grant(), b"flood") as dealer:
         reply_to(dealer, ready())
         frames = encode(Call(bytes(16), 5000, LeaseWork()))
@@ -298,7 +298,7 @@ def test_one_drain_takes_a_bounded_number_from_other_machines(home: Path) -> Non
 def test_too_many_connections_shut_this_port_and_not_the_broker(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Libzmq ends the process when descriptors run out; strangers can open connections."""
+    """Libzmq ends the process when descriptors run out; strangers can open connections (row 16)."""
     monkeypatch.setattr("broker.shell.listener.CONNECTIONS_MAX", 20)
     monkeypatch.setattr("broker.shell.listener.CROWDED_MS", 500)
     with RemoteOffice(home) as office:

@@ -178,7 +178,7 @@ def test_an_old_key_is_not_certified_again(office: Office) -> None:
 
 
 def test_one_lease_is_one_certificate(office: Office) -> None:
-    """A confused or stolen worker gets what it was sent for, once."""
+    """A confused or stolen worker gets what it was sent for, once (P6)."""
     enroll(office, "nas")
     worker = office.introduce(Service.RENEWAL)
     granted = lease(office, worker).lease
@@ -268,7 +268,7 @@ def test_a_node_that_cannot_renew_itself_says_why_until_it_can(office: Office) -
 
 
 def test_the_trouble_of_a_loop_is_a_warning(office: Office) -> None:
-    """What a worker says in its beats reaches the person who asks for the status."""
+    """What a worker says in its beats reaches the person who asks for the status (P11, P15)."""
     heartbeat = office.introduce(Service.HEARTBEAT)
     beat = Beat(1, 1000, last_error="atlas refused: revoked")
     office.send(heartbeat, beat, BeatAnswer)

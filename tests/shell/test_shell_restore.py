@@ -84,7 +84,7 @@ def test_file_and_kit_alone_make_the_mesh_again_on_a_new_machine(make: Make) -> 
 
 
 def test_the_audit_trail_goes_on_and_says_what_happened(make: Make) -> None:
-    """The first row of the new term says why, the next ones who was asked."""
+    """The first row of the new term says why, the next ones who was asked (P16)."""
     room = make("cedar", "dill")
     room.run(2_000)
     file = backed_up(room["atlas"].office)
@@ -104,7 +104,7 @@ def test_the_audit_trail_goes_on_and_says_what_happened(make: Make) -> None:
 
 
 def test_defect_34_who_was_revoked_after_the_backup_stays_revoked(make: Make) -> None:
-    """The reference brings revoked hosts back; here the living tell of them."""
+    """The reference brings revoked hosts back; here the living tell of them (P5, P16)."""
     room = make("cedar", "dill")
     file = backed_up(room["atlas"].office)
     revoke(room, "dill")
@@ -149,7 +149,7 @@ def test_defect_34_history_is_never_overwritten(make: Make) -> None:
 
 
 def test_nothing_is_signed_or_served_before_the_members_were_asked(make: Make) -> None:
-    """A restored CA that serves at once would sign for whom it should refuse."""
+    """A restored CA that serves at once would sign for whom it should refuse (row 53, P4, P16)."""
     room = make("cedar")
     file = backed_up(room["atlas"].office)
     revoke(room, "cedar")
@@ -195,7 +195,7 @@ def test_a_member_that_never_answers_does_not_block_for_ever_and_is_named(make: 
 
 
 def test_members_follow_the_restored_primary_into_its_new_term(make: Make) -> None:
-    """Their memory of the lost rows is of the old term; the new one is above it."""
+    """Their memory of the lost rows is of the old term; the new one is above it (row 53, P7)."""
     room = make("cedar", "dill")
     file = backed_up(room["atlas"].office)
     revoke(room, "dill")
@@ -339,7 +339,10 @@ def test_an_unsigned_backup_is_restored_only_when_a_person_says_so(make: Make) -
 
 
 def test_a_journal_put_into_a_genuine_backup_is_refused(make: Make) -> None:
-    """An attacker with an old backup and the public key cannot pass another journal off as ours."""
+    """An attacker with an old backup and the public key cannot pass another journal off as ours.
+
+    (row 50)
+    """
     room = make()
     office = room["atlas"].office
     file = backed_up(office)
@@ -356,7 +359,7 @@ def test_a_journal_put_into_a_genuine_backup_is_refused(make: Make) -> None:
 
 @pytest.mark.timeout(120)
 def test_no_change_of_a_backup_gets_anything_written(home: Path) -> None:
-    """Authenticated before parsed: three hundred flips, not one file."""
+    """Authenticated before parsed: three hundred flips, not one file (row 50)."""
     office = Office.create(home)
     file = backed_up(office)
     octets = file.read_bytes()
@@ -386,7 +389,10 @@ def test_a_restored_standby_waits_for_the_primary_it_followed(room: Room) -> Non
 
 
 def test_two_restored_copies_never_share_a_stamp(make: Make) -> None:
-    """Each writes rows under a name of its own, so that a merge can tell them apart."""
+    """Each writes rows under a name of its own, so that a merge can tell them apart.
+
+    (row 53, P16)
+    """
     office = make()["atlas"].office
     file = backed_up(office)
     names = {office.ledger.incarnation}

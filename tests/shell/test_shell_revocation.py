@@ -120,7 +120,10 @@ def a_beat(room: Room, host: str = "dune") -> RecordHeartbeat:
 
 
 def test_the_primary_refuses_a_revoked_member_on_the_very_next_request(crowd: Room) -> None:
-    """Open connections included: every request asks the broker, and the broker asks the roster."""
+    """Open connections included: every request asks the broker, and the broker asks the roster.
+
+    (P5)
+    """
     dune, beat = crowd["dune"].peer, a_beat(crowd)
     revoke(crowd, "dune")
     for request, kind in open_questions(dune, beat):
@@ -129,7 +132,7 @@ def test_the_primary_refuses_a_revoked_member_on_the_very_next_request(crowd: Ro
 
 
 def test_a_member_refuses_a_revoked_member_as_soon_as_it_has_the_bundle(crowd: Room) -> None:
-    """A plain member has no roster: its signed bundle is what its own door goes by."""
+    """A plain member has no roster: its signed bundle is what its own door goes by (P5)."""
     dune = crowd["dune"].peer
     before = crowd["birch"].ask(Service.GATEWAY, GetBundle(0, dune), BundleAnswer)
     assert before.bundle
@@ -145,7 +148,7 @@ def test_a_member_refuses_a_revoked_member_as_soon_as_it_has_the_bundle(crowd: R
 
 
 def test_a_standby_refuses_a_revoked_member_by_its_rows(room: Room) -> None:
-    """Rows reach a standby before any bundle does."""
+    """Rows reach a standby before any bundle does (P5)."""
     cedar = room["cedar"].peer
     revoke(room, "cedar")
     room.sync(room["birch"])

@@ -240,7 +240,7 @@ def test_the_secret_of_systemd_opens_the_ca_from_where_systemd_puts_it(
 def test_a_broken_credential_file_does_not_keep_systemd_from_unlocking(
     office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One way that fails is no reason not to try the next."""
+    """One way that fails is no reason not to try the next (row 57)."""
     added = change(office, adding("systemd"))
     (tmp_path / SYSTEMD_NAME).write_bytes(Path(added.secret_path).read_bytes())
     (tmp_path / SYSTEMD_NAME).chmod(0o400)
@@ -257,7 +257,7 @@ def test_a_broken_credential_file_does_not_keep_systemd_from_unlocking(
 def test_defect_36_a_secret_that_others_may_read_or_write_is_refused(
     office: Office, mode: int
 ) -> None:
-    """What everybody could read, or could have put there, is no secret."""
+    """What everybody could read, or could have put there, is no secret (row 57)."""
     office.paths.credential.chmod(mode)
     office.crash()
     assert state_of(office) == "locked"
@@ -275,7 +275,7 @@ def test_defect_36_a_secret_of_another_user_is_refused(office: Office) -> None:
 
 
 def test_defect_36_nothing_stands_in_for_a_missing_secret(office: Office) -> None:
-    """No key from the machine id or anything else that everybody can read."""
+    """No key from the machine id or anything else that everybody can read (row 57)."""
     office.paths.credential.unlink()
     office.crash()
     assert state_of(office) == "locked"

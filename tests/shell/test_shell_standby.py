@@ -186,7 +186,10 @@ def test_two_contents_in_one_term_are_an_alarm_and_change_nothing(room: Room) ->
 
 
 def test_a_late_copy_of_a_page_changes_nothing(room: Room) -> None:
-    """It was asked for at another end of this journal; taken for a deep fork it would cut rows."""
+    """It was asked for at another end of this journal; taken for a deep fork it would cut rows.
+
+    (row 36)
+    """
     page, asked = page_for_birch(room), room["birch"].office.ledger.head.hash
     room["atlas"].ask(Service.CONSOLE, RevokeMember("cedar", "lost", "ann"), RevocationAnswer)
     room.step()

@@ -46,7 +46,7 @@ from tests.shell.scenes import Make, claim_of, events, fail_over
 
 
 def test_a_standby_takes_over_from_a_dead_primary(room: Room) -> None:
-    """The reason this project exists: a new term, and members follow at once."""
+    """The reason this project exists: a new term, and members follow at once (P9)."""
     fail_over(room)
     assert room["birch"].office.ledger.term == 2
     room.run(2_000)
@@ -72,7 +72,7 @@ def test_a_beat_carried_by_a_member_keeps_a_standby_back(room: Room) -> None:
 
 
 def test_an_isolated_standby_does_not_take_over(room: Room) -> None:
-    """If I hear nobody, it is I who am cut off."""
+    """If I hear nobody, it is I who am cut off (row 27)."""
     for other in ("atlas", "cedar"):
         room.cut("birch", other)
     room.run(30_000)
@@ -113,7 +113,10 @@ def test_a_standby_announces_nothing(room: Room) -> None:
 
 
 def test_what_mdns_says_changes_no_role(room: Room) -> None:
-    """Defect 8: one spoofed record demoted the primary or kept standbys from promoting."""
+    """Defect 8: one spoofed record demoted the primary or kept standbys from promoting.
+
+    (row 23, P8)
+    """
     pin = room["atlas"].office.creation.pin
     spoof = Hint("certmesh-ca-aaa", ("127.0.0.66",), 7642, "primary", pin, "99")
     for host in ("atlas", "birch"):
@@ -187,7 +190,7 @@ def test_a_caretaker_of_a_lone_pair_renews_but_enrolls_nobody(make: Make) -> Non
 
 
 def test_an_isolated_primary_enrolls_nobody(room: Room) -> None:
-    """Somebody may have replaced it: what does not merge has to wait."""
+    """Somebody may have replaced it: what does not merge has to wait (row 26)."""
     for other in ("birch", "cedar"):
         room.cut("atlas", other)
     room.run(8_000)
@@ -199,7 +202,7 @@ def test_an_isolated_primary_enrolls_nobody(room: Room) -> None:
 
 
 def test_an_invite_of_an_earlier_primary_is_not_honoured(room: Room) -> None:
-    """Its maker may honour it on the other side of a partition at the same time."""
+    """Its maker may honour it on the other side of a partition at the same time (row 43)."""
     digest = hashlib.sha256(b"old").hexdigest()
     atlas = room["atlas"]
     atlas.ask(Service.CONSOLE, CreateInvite(digest, "elm", (), 3600, "ann"), InviteView)
@@ -211,7 +214,7 @@ def test_an_invite_of_an_earlier_primary_is_not_honoured(room: Room) -> None:
 
 
 def test_a_member_that_saw_a_newer_roster_refuses_an_older_one(room: Room) -> None:
-    """Defect 2: anybody replaced the roster, and old ones replayed."""
+    """Defect 2: anybody replaced the roster, and old ones replayed (row 36, P7)."""
     cedar = room["cedar"].office
     old = cedar.desk.state.follow.bundle_bytes
     fail_over(room)

@@ -67,7 +67,7 @@ def test_a_mark_of_another_boot_file_or_head_means_a_full_check(
 
 
 def test_a_torn_mark_means_a_full_check(office: Office) -> None:
-    """The mark is a convenience, never a reason to fail."""
+    """The mark is a convenience, never a reason to fail (row 12)."""
     (office.paths.run / MARK).write_bytes(b"{half")
     open_ledger(office.paths, node="atlas").close()
     tamper(office, 2)

@@ -38,7 +38,10 @@ def test_members_vouch_for_the_journal_they_follow(make: Make) -> None:
 
 
 def test_a_journal_rolled_back_to_an_older_copy_is_contradicted_by_its_members(make: Make) -> None:
-    """The chain of an old copy holds perfectly; only others remember that there was more."""
+    """The chain of an old copy holds perfectly; only others remember that there was more.
+
+    (row 53, P16)
+    """
     room = make("birch", "cedar")
     room.run(2_000)
     atlas = room["atlas"]

@@ -126,7 +126,7 @@ def test_of_two_creations_at_once_the_second_is_refused(
 
 
 def test_a_damaged_vault_is_not_replaced_by_a_new_one(directory: Path) -> None:
-    """Unreadable is never the same as uninitialized."""
+    """Unreadable is never the same as uninitialized (row 18)."""
     directory.mkdir()
     (directory / "keys.sealed").write_bytes(b"half")
     with pytest.raises(MeshExistsError):
@@ -182,7 +182,10 @@ def _crash_before(patch: pytest.MonkeyPatch, step: int) -> None:
 def test_files_are_durable_before_the_rename_and_the_rename_before_success(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Order is what survives a power cut: files, their directory, rename, its directory."""
+    """Order is what survives a power cut: files, their directory, rename, its directory.
+
+    (row 11)
+    """
     order: list[str] = []
     fsync, rename = os.fsync, Path.rename
 
@@ -264,7 +267,7 @@ def test_certificates_of_another_mesh_do_not_fit(directory: Path, name: str) -> 
 
 
 def test_every_flipped_bit_of_the_sealed_keys_is_noticed(directory: Path) -> None:
-    """A damaged slot must not look like a wrong passphrase."""
+    """A damaged slot must not look like a wrong passphrase (row 18)."""
     _create(directory)
     path = directory / "keys.sealed"
     content = path.read_bytes()
@@ -317,7 +320,7 @@ def test_sealed_keys_of_another_version_are_named_as_such(directory: Path) -> No
 
 
 def test_no_key_is_in_the_files_or_in_the_representation(directory: Path) -> None:
-    """Private keys exist on disk only sealed."""
+    """Private keys exist on disk only sealed (P3)."""
     _create(directory)
     written = b"".join(path.read_bytes() for path in directory.iterdir())
     for key in (authority().root_key, authority().issuing_key):

@@ -47,7 +47,7 @@ def test_a_quiet_mesh_changes_nothing() -> None:
 
 
 def test_the_first_standby_replaces_a_dead_primary_within_grace_and_three_ticks() -> None:
-    """The promise of the mesh."""
+    """The promise of the mesh (P9)."""
     world = mesh()
     world.kill(world.by_host["a"])
     later(world, 30_000 + 3 * 5_000)
@@ -97,7 +97,7 @@ def test_a_returned_primary_follows_and_writes_nothing_in_its_old_term() -> None
 
 
 def test_key_holders_that_meet_only_through_a_member_settle_who_leads() -> None:
-    """Members are the witnesses: beats travel with their heartbeats."""
+    """Members are the witnesses: beats travel with their heartbeats (row 30)."""
     world = mesh(holders=2, members=1)
     cut(world, "a", "b")
     cut(world, "a", "c")
@@ -131,7 +131,7 @@ def test_a_revoked_key_holder_takes_over_nothing_and_is_not_waited_for() -> None
 
 
 def test_a_paused_standby_promotes_itself_on_no_account() -> None:
-    """It was away, not the primary."""
+    """It was away, not the primary (row 21)."""
     world = mesh()
     for pause_ms in (16_000, 60_000, 600_000):
         world.pause(world.by_host["b"])
@@ -142,7 +142,7 @@ def test_a_paused_standby_promotes_itself_on_no_account() -> None:
 
 
 def test_a_paused_primary_that_was_replaced_writes_nothing_when_it_wakes() -> None:
-    """The nasty case: it believes that it still serves."""
+    """The nasty case: it believes that it still serves (row 21, P4)."""
     world = mesh()
     former = world.by_host["a"]
     world.pause(former)

@@ -9,7 +9,10 @@ SEEDS = 500
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BLOCK))
 def test_no_schedule_of_faults_breaks_an_invariant(first: int) -> None:
-    """Crashes, pauses, cuts, loss, locked keys, old backups: the oracle objects to nothing."""
+    """Crashes, pauses, cuts, loss, locked keys, old backups: the oracle objects to nothing.
+
+    (rows 30, 31, P9)
+    """
     found = run_block("", range(first, first + BLOCK))
     assert found.objections == [], found.objections[0][1]
     assert found.virtual_ms > BLOCK * 200_000

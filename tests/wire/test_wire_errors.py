@@ -48,6 +48,7 @@ def test_only_refusals_that_may_pass_by_themselves_are_retryable() -> None:
         "unregistered",
         "unavailable",
         "busy",
+        "clock_skew",
         "storage",
         "timeout",
         "throttled",

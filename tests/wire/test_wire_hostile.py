@@ -34,14 +34,14 @@ def test_a_wrong_number_of_frames_is_malformed(frames: list[bytes]) -> None:
 
 @pytest.mark.parametrize("version", [b"", b"\x00", b"\x01", b"\x03", b"\x02\x00", b"HTTP/1.1"])
 def test_another_version_is_refused_by_name(version: bytes) -> None:
-    """An old peer learns that both sides need the same release."""
+    """An old peer learns that both sides need the same release (row 54)."""
     with pytest.raises(errors.UnsupportedVersionError) as caught:
         codec.decode_call([version, codec.encode(CALL)[1]])
     assert "release" in caught.value.hint
 
 
 def test_an_unknown_kind_is_told_apart_from_garbage() -> None:
-    """A newer peer is not an attacker: its caller may fall back."""
+    """A newer peer is not an attacker: its caller may fall back (row 54)."""
     with pytest.raises(errors.UnknownKindError):
         codec.decode_call(_raw({"kind": "brew-coffee"}))
     with pytest.raises(errors.UnknownKindError):
@@ -112,7 +112,7 @@ def test_the_largest_allowed_frame_is_decoded() -> None:
 
 
 def test_deep_nesting_is_malformed_and_never_a_crash() -> None:
-    """The decoder's recursion limit is a refusal like any other."""
+    """The decoder's recursion limit is a refusal like any other (row 39)."""
     for opener in (b"\x91", b"\x81\xa4kind"):
         bomb = opener * (codec.MESSAGE_BYTES_MAX // len(opener))
         with pytest.raises(errors.MalformedMessageError):
@@ -177,7 +177,7 @@ def test_random_bodies_only_ever_raise_mesh_errors(body: bytes) -> None:
 def test_damaged_real_messages_only_ever_raise_mesh_errors(
     name: str, place: int, flip: int, cut: int
 ) -> None:
-    """Nearly right bytes reach deeper into the decoder than random ones."""
+    """Nearly right bytes reach deeper into the decoder than random ones (row 39)."""
     body = bytearray(stored()[name])
     body[place % len(body)] ^= flip
     damaged = bytes(body[: len(body) - cut])

@@ -188,7 +188,7 @@ def test_every_fact_is_named_noun_dot_past_verb() -> None:
 
 
 def test_a_field_from_the_future_is_tolerated() -> None:
-    """A newer peer may say more than we understand."""
+    """A newer peer may say more than we understand (row 54)."""
     future = {"kind": "roster-moved", "term": 1, "sequence": 2, "weather": "fine"}
     event = decode_event([VERSION_FRAME, msgspec.msgpack.encode(future)])
     assert tag_of(type(event)) == "roster-moved"

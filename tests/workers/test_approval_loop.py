@@ -215,7 +215,7 @@ def test_work_of_another_kind_is_handed_back_as_failed(office: Office) -> None:
 def test_a_decider_that_crashes_has_said_no(
     office: Office, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug in a decider must not let anybody in, nor keep them waiting for ever."""
+    """A bug in a decider must not let anybody in, nor keep them waiting for ever (row 47, P14)."""
     caplog.set_level(logging.DEBUG, "certmesh")
 
     class Broken:
@@ -273,7 +273,7 @@ def test_an_answer_typed_ahead_does_not_go_to_the_next_host(office: Office, pers
 
 
 def test_nobody_answers_in_time(office: Office, person: Person) -> None:
-    """Silence is a no, in words that say how long it was."""
+    """Silence is a no, in words that say how long it was (row 47, P14)."""
     office.round(prompt_loop(person, timeout_ms=1000))
 
     assert office.result() == Decided(approve=False, operator="", reason="no answer in 1 s")

@@ -80,7 +80,7 @@ def test_garbage_in_txt_leaves_empty_fields(txt: dict[bytes, bytes | None]) -> N
 
 
 def test_control_characters_and_length_of_a_name_are_cut() -> None:
-    """Names end up on screens and in logs."""
+    """Names end up on screens and in logs (row 25)."""
     made = hint("evil\x1b[2J\n\u202e" + "x" * 500)
 
     assert made.instance.isprintable()
@@ -111,7 +111,7 @@ def test_addresses_of_a_hint_are_bounded() -> None:
 
 
 def test_a_flood_of_foreign_records_is_bounded_and_our_own_stay() -> None:
-    """64 hints, and a record of our CA is not pushed out by those of others."""
+    """64 hints, and a record of our CA is not pushed out by those of others (row 23)."""
     hints = keep({}, "ours", hint(), PIN)
     for number in range(500):
         foreign = hint(f"flood-{number}", fingerprint="cd" * 32)

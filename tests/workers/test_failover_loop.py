@@ -190,7 +190,10 @@ def test_a_probe_over_mutual_tls_becomes_a_sighting(
 def test_one_spoofed_txt_record_is_never_a_sighting(
     quick: Settings, desk: Desk, broker: StubBroker
 ) -> None:
-    """Defect 8: `role=primary` with our public fingerprint, and nobody who can prove it."""
+    """Defect 8: `role=primary` with our public fingerprint, and nobody who can prove it.
+
+    (row 23, P8)
+    """
     broker.answers[PlanFailover] = lambda _: plan()
     loop = FailoverLoop(quick, HintingRadio(SPOOF), peer_session)
 
@@ -203,7 +206,10 @@ def test_one_spoofed_txt_record_is_never_a_sighting(
 def test_an_impostor_where_a_hint_points_proves_nothing(
     quick: Settings, desk: Desk, broker: StubBroker, ca: SmallCA
 ) -> None:
-    """Defect 8, with a listener of another CA, and with a member that is not the key holder."""
+    """Defect 8, with a listener of another CA, and with a member that is not the key holder.
+
+    (row 24, P8)
+    """
     for signer, name in ((SmallCA("evil"), "node-a"), (ca, "node-m")):
         table: Any = {("POST", "/v1/hello"): lambda _: answer()}
         with FakeNode(signer, table, host=name, mutual=False) as impostor:
@@ -368,7 +374,7 @@ def peer_session_of_ten_seconds(paths: Paths, membership: Membership) -> PeerSes
 def test_mdns_off_is_said_once_and_known_targets_are_still_probed(
     loop: FailoverLoop, desk: Desk, broker: StubBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not idle, unlike the reference: discovery is a convenience."""
+    """Not idle, unlike the reference: discovery is a convenience (row 22)."""
     outcomes = [loop.round(desk) for _ in range(3)]
 
     assert len(logged(caplog, EventName.DISCOVERY_DISABLED)) == 1

@@ -190,7 +190,7 @@ def test_a_failed_announcement_is_tried_again(radio: Radio, studio: Studio) -> N
 def test_a_record_that_breaks_the_parser_takes_nothing_off_the_air(
     radio: Radio, studio: Studio
 ) -> None:
-    """One hostile packet must not withdraw the primary's announcement."""
+    """One hostile packet must not withdraw the primary's announcement (row 25)."""
     radio.want(ANNOUNCEMENT, PIN)
     eventually(lambda: studio.on_air)
 
@@ -305,7 +305,7 @@ def test_a_browse_killed_for_real_comes_back(discovery: Discovery, part: str) ->
 
 
 def test_rubbish_on_the_wire_harms_nothing(discovery: Discovery, listener: Radio) -> None:
-    """Raw noise to the mDNS port and records with hostile TXT, next to an honest one."""
+    """Raw noise to the mDNS port and records with hostile TXT, next to an honest one (row 25)."""
     service = discovery.service
     hostile = [
         ServiceInfo(

@@ -123,7 +123,7 @@ def said(word: str) -> Callable[[Session], str]:
 def test_one_hanging_node_does_not_delay_the_answer_of_another(
     fanout: Fanout[str], desk: Desk, gate: threading.Event
 ) -> None:
-    """The deadline bounds the round, whatever hangs."""
+    """The deadline bounds the round, whatever hangs (P10)."""
     started_ms = boottime_ms()
 
     answers = fanout.ask({"dead": stuck(gate), "well": said("yes")}, desk, 200)

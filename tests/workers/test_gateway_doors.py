@@ -82,7 +82,7 @@ def test_every_request_on_an_open_connection_is_put_to_the_broker(yard: Yard) ->
 
 
 def test_a_member_revoked_meanwhile_is_refused_on_its_open_connection(yard: Yard) -> None:
-    """Revocation needs no new handshake to bite."""
+    """Revocation needs no new handshake to bite (P5)."""
 
     def revoked(_request: WhoAmI) -> None:
         raise RevokedError("nas was revoked", hint="join again under another name")
@@ -204,7 +204,7 @@ def test_no_session_can_be_resumed(yard: Yard, door: str) -> None:
 
 
 def test_a_body_over_the_limit_is_refused_before_it_is_read(yard: Yard) -> None:
-    """By its declared length, and by what really comes."""
+    """By its declared length, and by what really comes (row 35)."""
     with visit(yard.enroll, yard.stranger()) as visitor:
         said = visitor.ask("POST", "/v1/join", b"x" * 4096)
     assert (said.status, said.json["code"]) == (413, "oversized")
@@ -233,7 +233,7 @@ def test_a_connection_that_says_nothing_is_ended(yard: Yard) -> None:
 
 
 def test_slow_headers_end_the_connection(yard: Yard) -> None:
-    """Slowloris: one byte now and then must not hold a place."""
+    """Slowloris: one byte now and then must not hold a place (row 35)."""
     with visit(yard.enroll, yard.stranger()) as visitor:
         visitor.wire.sendall(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
         assert visitor.wire.recv(100) == b""
@@ -248,7 +248,7 @@ def test_slow_headers_of_a_later_request_end_the_connection_too(yard: Yard) -> N
 
 
 def test_a_slow_body_is_answered_with_408(yard: Yard) -> None:
-    """A body that never ends must not hold a place either."""
+    """A body that never ends must not hold a place either (row 35)."""
     with visit(yard.enroll, yard.stranger()) as visitor:
         head = b"POST /v1/join HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"
         visitor.wire.sendall(head)
@@ -271,7 +271,10 @@ def test_a_caller_that_is_gone_in_the_middle_of_a_body_is_no_bug_of_ours(
 
 
 def test_one_address_cannot_take_all_connections(yard: Yard) -> None:
-    """Over the cap a connection ends before its handshake; a freed place can be used again."""
+    """Over the cap a connection ends before its handshake; a freed place can be used again.
+
+    (row 35)
+    """
     plain = [socket.create_connection(("127.0.0.1", yard.enroll)) for _ in range(4)]
     eventually(lambda: yard.gateway.enroll.connections == 4)
     assert is_refused(yard.enroll, yard.stranger())
@@ -334,7 +337,7 @@ def test_an_address_has_one_form(told: str, plain: str) -> None:
 
 
 def test_the_mesh_door_works_while_the_enrol_door_is_flooded(yard: Yard) -> None:
-    """Strangers have a door of their own to crowd."""
+    """Strangers have a door of their own to crowd (rows 35, 49)."""
     plain = [socket.create_connection(("127.0.0.1", yard.enroll)) for _ in range(8)]
     with visit(yard.mesh, yard.member()) as visitor:
         assert visitor.ask("GET", "/v1/whoami").status == 200
@@ -343,7 +346,7 @@ def test_the_mesh_door_works_while_the_enrol_door_is_flooded(yard: Yard) -> None
 
 
 def test_what_is_no_tls_leaves_the_door_as_it_was(yard: Yard) -> None:
-    """Scanners speak HTTP, SSH and noise."""
+    """Scanners speak HTTP, SSH and noise (row 34)."""
     for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\0" * 64, b"\xff" * 512):
         with socket.create_connection(("127.0.0.1", yard.mesh), timeout=5) as plain:
             plain.sendall(noise)
@@ -442,10 +445,10 @@ def test_what_is_no_http_gets_a_problem_without_an_echo(yard: Yard) -> None:
 
 
 def test_a_huge_header_is_refused(yard: Yard) -> None:
-    """Header memory is bounded."""
+    """Header memory is bounded (row 35)."""
     with visit(yard.enroll, yard.stranger()) as visitor:
         said = visitor.ask("GET", "/healthz", headers={"X-Big": "x" * 40_000})
-    assert said.status == 400
+    assert (said.status, said.json["code"]) == (431, "oversized")
 
 
 def test_a_refusal_carries_retry_after_and_the_primary(yard: Yard) -> None:
@@ -560,7 +563,7 @@ def test_a_caller_that_asks_before_it_sends_is_told_to_go_on(yard: Yard) -> None
 
 
 def test_a_crowd_behind_a_slow_broker_is_told_to_come_back(yard: Yard) -> None:
-    """Requests in flight are bounded; the rest is refused at once and not queued."""
+    """Requests in flight are bounded; the rest is refused at once and not queued (row 49)."""
 
     def never(_request: WhoAmI) -> None:
         return None

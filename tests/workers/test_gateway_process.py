@@ -143,7 +143,7 @@ def test_a_taken_port_is_named_and_tried_again(paths: Paths, start: Start, port:
 def test_a_request_in_flight_is_finished_before_the_process_ends(
     paths: Paths, start: Start, port: int
 ) -> None:
-    """SIGTERM refuses new work and keeps the promise already made."""
+    """SIGTERM refuses new work and keeps the promise already made (row 3)."""
     lab = Lab()
     write_membership(paths, lab.root_pem)
     install(paths, lab.leaf())

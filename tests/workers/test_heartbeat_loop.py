@@ -246,7 +246,7 @@ def test_a_dead_key_holder_is_logged_once_and_delays_nobody(
 def test_a_hanging_key_holder_costs_its_deadline_and_no_more(
     desk: Desk, broker: StubBroker, primary: FakeNode, ca: SmallCA, settings: Settings
 ) -> None:
-    """The others have been told long before it is over."""
+    """The others have been told long before it is over (row 33, P10)."""
     fast = Heartbeat(interval=Duration(1000))
     loop = HeartbeatLoop(msgspec.structs.replace(settings, heartbeat=fast), peer_session)
     gate = threading.Event()
@@ -331,7 +331,7 @@ def test_an_answer_the_broker_does_not_want_harms_no_other(
 def test_a_skewed_clock_is_detected(
     loop: HeartbeatLoop, desk: Desk, primary: FakeNode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Certificates are judged by clocks."""
+    """Certificates are judged by clocks (P13)."""
     primary.table["POST", "/v1/heartbeat"] = lambda _: answer(skew_s=-60)
 
     for _ in range(2):

@@ -55,7 +55,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_defect_14_a_hook_gets_its_arguments_as_they_are_and_no_shell(tmp_path: Path) -> None:
-    """Reference defect 14: hooks were shell text, and the documented form was refused."""
+    """Reference defect 14: hooks were shell text, and the documented form was refused (row 46)."""
     ended = run("/bin/echo", "$HOME; rm -rf /", "`id`")
     assert (ended.exit, ended.output) == (0, "$HOME; rm -rf / `id`\n")
     assert not list(tmp_path.iterdir())
@@ -80,7 +80,7 @@ def test_both_streams_and_the_exit_status_are_kept(tmp_path: Path) -> None:
 
 
 def test_defect_15_a_hook_that_times_out_dies_with_all_its_children(tmp_path: Path) -> None:
-    """Reference defect 15: hooks had no timeout and ran under the core's locks."""
+    """Reference defect 15: hooks had no timeout and ran under the core's locks (row 46)."""
     pids = tmp_path / "pids"
     script = program(
         tmp_path,
@@ -105,7 +105,7 @@ def test_a_hook_that_obeys_the_request_to_end_is_not_killed_harder(tmp_path: Pat
 
 
 def test_endless_output_neither_blocks_the_hook_nor_fills_our_memory(tmp_path: Path) -> None:
-    """A pipe that nobody drains stops the writer for ever."""
+    """A pipe that nobody drains stops the writer for ever (row 46)."""
     script = program(tmp_path, "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo the end")
     ended = run(script)
     assert ended.exit == 0
@@ -142,7 +142,7 @@ def test_a_hook_for_a_user_that_does_not_exist_is_a_failed_hook() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
 def test_a_hook_runs_as_the_user_it_is_for() -> None:
-    """Least privilege, and no group of root left over."""
+    """Least privilege, and no group of root left over (row 46)."""
     ended = run("/usr/bin/id", user="nobody")
     assert "uid=65534" in ended.output
     assert "(root)" not in ended.output
@@ -227,7 +227,7 @@ def test_executables_in_hooks_d_run_in_order_of_their_names(hooks: HookSet, path
 
 
 def test_an_executable_that_others_can_write_is_not_run(hooks: HookSet, paths: Paths) -> None:
-    """Whoever writes it would run with the worker's rights, which may be root's."""
+    """Whoever writes it would run with the worker's rights, which may be root's (row 46)."""
     file = Path(program(paths.home / "hooks.d" / "deploy", "echo evil", "evil"))
     file.chmod(file.stat().st_mode | stat.S_IWOTH)
     (run,) = hooks.run("deploy", "renewed", environment(paths))
@@ -260,6 +260,7 @@ def test_every_run_is_recorded_with_what_it_said(hooks: HookSet, paths: Paths) -
         "event",
         "exit",
         "took_s",
+        "cut_short",
         "timed_out",
         "output",
         "serial",

@@ -74,7 +74,7 @@ def test_a_wait_that_a_peer_asks_for_is_bounded(session: PeerSession, atlas: Fak
 def test_the_body_of_a_redirect_does_not_fill_our_memory(
     session: PeerSession, atlas: FakeNode
 ) -> None:
-    """The library reads it whole before anybody can look at its size."""
+    """The library reads it whole before anybody can look at its size (row 33)."""
     page = Page(bytes(HUGE), 302, {"Location": "/elsewhere"})
     atlas.table["GET", "/v1/whoami"] = lambda _: page
     tracemalloc.start()

@@ -312,14 +312,14 @@ def test_an_answer_of_another_shape_is_malformed(
 
 
 def test_an_endless_answer_is_cut(session: PeerSession, atlas: FakeNode) -> None:
-    """A hostile peer must not fill our memory."""
+    """A hostile peer must not fill our memory (row 33, P10)."""
     atlas.table["GET", "/v1/whoami"] = lambda _: b"x" * (ANSWER_BYTES_MAX + 1)
     with pytest.raises(OversizedMessageError):
         whoami(session, atlas.endpoint())
 
 
 def test_a_silent_peer_costs_the_timeout_and_no_more(session: PeerSession) -> None:
-    """The loop must go on."""
+    """The loop must go on (row 33, P10)."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
         endpoint = Endpoint("atlas", ("127.0.0.1",), port, port, f"atlas.{DOMAIN}")

@@ -259,7 +259,7 @@ def test_a_refusal_that_says_when_to_come_back_is_obeyed(broker: StubBroker, run
 
 
 def test_beats_tell_how_the_loop_is_doing(broker: StubBroker, run: Run) -> None:
-    """`certmesh ps` lives on these."""
+    """`certmesh ps` lives on these (P11)."""
     loop = FakeLoop(lambda _: Outcome(next_in_ms=30_000, state="not the primary"), period_ms=1)
 
     def script() -> None:

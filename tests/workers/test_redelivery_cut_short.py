@@ -82,7 +82,7 @@ def test_a_frozen_worker_that_fails_late_leaves_the_other_ones_record_alone(
 def test_defect_18_a_delivery_again_that_is_killed_at_any_step_leaves_a_whole_pair(
     tmp_path: Path, ca: SmallCA
 ) -> None:
-    """Torn pairs, and a second attempt that finds nothing to go back to."""
+    """Torn pairs, and a second attempt that finds nothing to go back to (row 6)."""
     deaths: list[str] = []
     while True:
         store = CertificateStore(tmp_path / str(len(deaths)), "nas")

@@ -273,7 +273,10 @@ def test_a_stale_port_is_reported_as_stale_until_it_comes_round(
 def test_a_delivery_that_was_cut_short_is_finished_at_the_next_start(
     paths: Paths, settings: Settings, ca: SmallCA, trace: Path
 ) -> None:
-    """Killed between the swap and the hooks: the service would go on with the old certificate."""
+    """Killed between the swap and the hooks: the service would go on with the old certificate.
+
+    (row 6)
+    """
     hook(paths, "web", f"echo $CERTMESH_EVENT $CERTMESH_SERIAL >> {trace}")
     found = delivery(paths, settings)
     install(found, ca)

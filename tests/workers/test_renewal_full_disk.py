@@ -30,7 +30,10 @@ def full_disk() -> Iterator[None]:
 
 
 def test_a_delivery_that_is_finished_on_a_full_disk_ends_no_process(paths: Paths) -> None:
-    """It would start again, find the same delivery cut short, and reload the service each time."""
+    """It would start again, find the same delivery cut short, and reload the service each time.
+
+    (row 14)
+    """
     ca = SmallCA()
     store = CertificateStore(paths.certificates, "nas")
     store.install(ca.sign(store.prepare(), "nas"), ca.issuing, ca.root)

@@ -221,7 +221,7 @@ def test_a_refusal_of_the_primary_is_a_failed_fetch(
 def test_an_impostor_at_the_primarys_address_is_not_believed(
     loop: RosterSyncLoop, desk: Desk, broker: StubBroker, standby: FakeNode
 ) -> None:
-    """Another member of the mesh answers there: right CA, wrong name."""
+    """Another member of the mesh answers there: right CA, wrong name (row 24)."""
     moved = msgspec.structs.replace(endpoint("node-a"), mesh_port=standby.port)
     broker.answers[PlanSync] = lambda _: bundle_plan(moved)
 

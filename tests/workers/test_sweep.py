@@ -76,7 +76,10 @@ def test_no_more_members_are_in_flight_than_the_settings_say() -> None:
 
 
 def test_a_hung_member_costs_one_place_and_nobody_elses_time() -> None:
-    """One in a hundred members hangs in any large mesh: the others must not wait for it."""
+    """One in a hundred members hangs in any large mesh: the others must not wait for it.
+
+    (row 33, P10)
+    """
     stuck = threading.Event()
     hung = {"m000", "m001"}
 

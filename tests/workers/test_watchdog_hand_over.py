@@ -18,7 +18,6 @@ from tests.support import eventually
 from tests.workers.loop_desk import StopByHand
 from workers.watchdog.listener import DONE, READY, Listener
 from workers.watchdog.logic import HAND_OVER_MS, POOL_STOPS
-from workers.watchdog.memory import Memory
 from workers.watchdog.table import Table
 from workers.watchdog.ticker import Ticker
 from workers.watchdog.watch import Watch, _turn_until
@@ -34,8 +33,7 @@ class Bench:
         self._source, self._feeder = os.pipe()
         self._reader, self._sink = os.pipe()
         self.stop = StopByHand()
-        memory = Memory(paths.run / "watchdog.json")
-        self.watch = Watch(link, Table(paths.supervisor_socket), memory, 60_000)
+        self.watch = Watch(link, Table(paths.supervisor_socket), paths, 60_000)
         self.errors: list[BaseException] = []
         self._thread = threading.Thread(target=self._turn, daemon=True)
 

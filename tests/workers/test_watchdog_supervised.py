@@ -168,7 +168,10 @@ def test_a_broker_that_does_not_answer_is_killed(pool: Pool) -> None:
 
 
 def test_a_fatal_program_is_started_again(pool: Pool) -> None:
-    """Supervisord gives up for good after a few quick deaths; the cause may have gone since."""
+    """Supervisord gives up for good after a few quick deaths; the cause may have gone since.
+
+    (row 9)
+    """
     sleeper = pool.paths.home / "sleeper.sh"
     sleeper.write_text("exit 1\n")
     os.kill(pool.row("failover").pid, signal.SIGKILL)

@@ -30,14 +30,21 @@ def whoami(request: WhoAmI) -> WhoAmIAnswer:
 class Yard:
     """A gateway with open doors, its stub broker, and the CA behind it."""
 
-    def __init__(self, paths: Paths, settings: Settings, house: House, broker: StubBroker) -> None:
+    def __init__(
+        self,
+        paths: Paths,
+        settings: Settings,
+        house: House,
+        broker: StubBroker,
+        limits: Limits = LIMITS,
+    ) -> None:
         self.paths = paths
         self.house = house
         self.broker = broker
         self.lab = Lab()
         self.own = self.lab.leaf()
         self.notes = Notebook()
-        self.gateway = house.furnish(lambda asker: Gateway(settings, paths, asker, LIMITS))
+        self.gateway = house.furnish(lambda asker: Gateway(settings, paths, asker, limits))
 
     def open(self) -> None:
         """Install a certificate and open the doors."""

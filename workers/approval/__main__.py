@@ -7,10 +7,13 @@ from broker.runtime.exits import Exit
 from broker.runtime.logs import setup_logs
 from broker.runtime.main import run_process, wants_once
 from broker.runtime.paths import Paths
+from broker.runtime.privileges import Needs
 from broker.runtime.settings import Settings
 from workers.approval.choice import make_decider, split_arguments
 from workers.approval.loop import ApprovalLoop
 from workers.process import run_loop
+
+NEEDS = Needs(places=("approval.webhook_secret_file", "approval.webhook_ca_file"))
 
 
 def main() -> int:
@@ -29,7 +32,7 @@ def main() -> int:
         loop = ApprovalLoop(make_decider(name, settings.approval, paths.home))
         return run_loop(loop, settings, paths, once=wants_once(rest))
 
-    return run_process(process, rest)
+    return run_process(process, rest, NEEDS)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class LocalDesk:
     async def hook_runs(self, visit: Visit, _asker: Asker) -> Page:
         """Show the newest runs, `?name=` of one hook."""
         limit = min(visit.number("limit"), RUNS_SHOWN_MAX)
-        lines = _tail(self._paths.data / "hook-runs.ndjson")
+        lines = _tail(self._paths.hook_runs)
         return as_json(HookRunsView(hook_runs(lines, visit.query.get("name", ""), limit)))
 
 

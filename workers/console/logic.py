@@ -3,9 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 
-import msgspec
-
-from broker.errors import ForbiddenError, UnavailableError
+from broker.errors import ForbiddenError, MalformedMessageError, UnavailableError
 from broker.runtime.settings import Hook
 from broker.wire.console_api import (
     CertificateView,
@@ -18,6 +16,7 @@ from broker.wire.enrollment import CreateInvite, InviteView
 from broker.wire.invite import encode_invite
 from broker.wire.mesh_api import InviteTicket
 from broker.wire.node import StatusView
+from broker.wire.plain import decode_json
 
 ROOT_UID = 0
 RUN_LINE_BYTES_MAX = 65_536
@@ -120,8 +119,8 @@ def hook_runs(lines: Iterable[bytes], name: str, limit: int) -> tuple[HookRun, .
     runs = []
     for line in lines:
         try:
-            run = msgspec.json.decode(line[:RUN_LINE_BYTES_MAX], type=HookRun)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            run = decode_json(line[:RUN_LINE_BYTES_MAX], HookRun)
+        except MalformedMessageError:
             continue
         if name in ("", run.hook):
             runs.append(run)

@@ -20,6 +20,7 @@ from broker.runtime.files import private_directory, write_atomic
 from broker.runtime.paths import Paths
 from broker.runtime.settings import Settings
 from broker.runtime.wordlist import words
+from broker.wire.checked import encode_checked
 from broker.wire.enrollment import JoinAnswer
 from broker.wire.node import Endpoint, Membership
 from broker.wire.roster import WhoAmIAnswer
@@ -186,7 +187,7 @@ class Joining:
         store.install(issued.leaf, issued.issuing, ca.root)
         root_pem = x509.load_der_x509_certificate(ca.root).public_bytes(Encoding.PEM).decode()
         membership = membership_of(answer, ca.target, root_pem, ca.endpoint())
-        write_atomic(self._paths.membership, msgspec.json.encode(membership))
+        write_atomic(self._paths.membership, encode_checked(membership))
         self._tickets.remove()
         self._emit(_joined(membership, answer, self._prove(membership)))
         return Exit.OK

@@ -2,8 +2,10 @@
 
 import msgspec
 
+from broker.errors import MalformedMessageError
 from broker.runtime.files import write_atomic
 from broker.runtime.paths import Paths
+from broker.wire.plain import decode_json
 from workers.enroll.logic import Ticket
 
 NAME = "ticket.json"
@@ -18,8 +20,8 @@ class TicketFile:
     def load(self) -> Ticket | None:
         """Return the ticket; None when there is none or it is damaged (join then starts anew)."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Ticket)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+            return decode_json(self._path.read_bytes(), Ticket)
+        except (OSError, MalformedMessageError):
             return None
 
     def save(self, ticket: Ticket) -> None:

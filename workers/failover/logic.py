@@ -156,6 +156,9 @@ def _is_local(address: str) -> bool:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
+    # A zone id is free text to the parser: one that steers a terminal, or fills a message.
+    if not (address.isprintable() and len(address) <= TEXT_MAX):
+        return False
     return parsed.is_private and not (parsed.is_unspecified or parsed.is_multicast)
 
 

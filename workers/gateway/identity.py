@@ -1,6 +1,7 @@
 """Who is at the other end of a mesh connection: the certificate TLS verified, read once."""
 
 import ssl
+import warnings
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -10,8 +11,10 @@ from broker.errors import NotAMemberError, UnavailableError
 from broker.units import UnixSeconds
 from broker.wire.roster import Peer
 from workers.connection import Connection
+from workers.leaf import PARSE_ERRORS
 
 HOST_LENGTH_MAX = 253
+UNREADABLE: tuple[type[Exception], ...] = (UserWarning, *PARSE_ERRORS)
 
 
 def peer_of(connection: Connection) -> Peer:
@@ -36,9 +39,11 @@ def peer_from(der: bytes, address: str) -> Peer:
         NotAMemberError: It does not name exactly one host, or cannot be read.
     """
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
+        # What the library only warns of, such as a negative serial, this mesh never issued.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            certificate = x509.load_der_x509_certificate(der)
+            names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except UNREADABLE:
         raise NotAMemberError("the client certificate cannot be read") from None
     if len(names) != 1 or not 0 < len(names[0].value) <= HOST_LENGTH_MAX:
         raise NotAMemberError("the client certificate does not name one host")

@@ -19,6 +19,7 @@ TITLE_LENGTH_MAX = 200
 BODY_LENGTH_MAX = 3_000
 """ntfy takes 4,096 bytes as a message and makes a file of anything longer."""
 RETRY_S_MAX = 3_600
+RETRY_DIGITS_MAX = 9
 OK = range(200, 300)
 
 _PRIORITY: Mapping[Severity, str] = MappingProxyType({"info": "3", "warning": "4", "error": "5"})
@@ -68,7 +69,7 @@ def short_text(notice: Notice) -> str:
     """Return what a push message says; the title goes before it."""
     parts = [one_line(part, 1024) for part in (notice.detail, notice.hint) if part]
     told = f"{notice.event} on {notice.node}, {rfc3339(notice.at)}"
-    text = "\n".join([*parts, told])
+    text = "\n".join([*parts, one_line(told, 1024)])
     return text.encode()[:BODY_LENGTH_MAX].decode(errors="ignore")
 
 
@@ -107,5 +108,7 @@ def check_status(status: int, retry_after: str) -> None:
     """
     if status in OK:
         return
-    wait_s = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
-    raise NotTakenError(f"answered status {status}", min(wait_s, RETRY_S_MAX) * 1000)
+    said = retry_after if retry_after.isascii() and retry_after.isdigit() else "0"
+    # Python refuses to convert some thousands of digits, and a header has room for them.
+    wait_s = min(int(said[:RETRY_DIGITS_MAX]), RETRY_S_MAX)
+    raise NotTakenError(f"answered status {status}", wait_s * 1000)

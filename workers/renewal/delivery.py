@@ -1,9 +1,9 @@
 """Brings a certificate into service: install, hooks, probe, and back again when that fails.
 
 What failed to come into service stays on disk and is delivered again, before another certificate
-is asked for. A delivery that was cut short by a kill is finished at the next start: beside the
-versions lies a record of the last finished one, and a live certificate it does not speak of still
-needs its hooks.
+is asked for. A delivery that was cut short, by a kill or a stop, is finished at the next start:
+beside the versions lies a record of the last finished one, and a live certificate it does not speak
+of still needs its hooks.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from broker.clock import boottime_ms, wall_s
-from broker.errors import CSRRejectedError, MeshError, NotFoundError
+from broker.errors import CSRRejectedError, MalformedMessageError, MeshError, NotFoundError
 from broker.runtime.events import EventName
 from broker.runtime.files import private_directory, write_atomic
 from broker.runtime.logs import log
@@ -24,6 +24,7 @@ from broker.runtime.settings import Renewal
 from broker.units import UnixSeconds
 from broker.wire.console_api import HookRun
 from broker.wire.ids import ServedState
+from broker.wire.plain import decode_json
 from broker.wire.renewal import NoteOwnCertificate
 from broker.wire.work import Installed
 from workers.certstore import CertificateStore
@@ -40,6 +41,7 @@ from workers.renewal.logic import (
     judge,
     own_detail,
 )
+from workers.renewal.patience import StoppedError
 from workers.renewal.probe import Prober
 
 UNSERVED: frozenset[ServedState] = frozenset({"failed", "stale"})
@@ -207,7 +209,13 @@ class Delivery:
             return None, f"could not go back: {error.detail}"
         log(EventName.CERTIFICATE_ROLLED_BACK, host=restored.host, serial=restored.serial)
         environment = environment_of(self.store, restored)
-        failures = _failed(self.hooks.run("deploy", event, environment, retry=False))
+        try:
+            failures = _failed(self.hooks.run("deploy", event, environment, retry=False))
+        except StoppedError:
+            # The last record may speak of this very certificate, from when it came: its hooks have
+            # to run again, for the service may have taken the other one meanwhile.
+            self._record_path.unlink(missing_ok=True)
+            raise
         return restored, "; ".join(f"after that {failure_text(run)}" for run in failures)
 
     def _finish(self, event: HookEvent, live: LiveCertificate) -> str:
@@ -234,8 +242,8 @@ class Delivery:
 
     def _last_record(self) -> DeliveryRecord | None:
         try:
-            return msgspec.json.decode(self._record_path.read_bytes(), type=DeliveryRecord)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return decode_json(self._record_path.read_bytes(), DeliveryRecord)
+        except (OSError, MalformedMessageError):
             return None
 
     def _keep(self, record: DeliveryRecord) -> None:

@@ -229,7 +229,7 @@ class Errand:
 class DeskPause:
     """Waits at the desk, holding the lease meanwhile.
 
-    Once a stop was asked the desk no longer waits, but a hook may go on.
+    Once a stop was asked the desk no longer waits, but a hook may go on for a moment.
     """
 
     def __init__(self, desk: Desk, hold: Hold) -> None:
@@ -251,6 +251,10 @@ class DeskPause:
     def announce(self, within_ms: int) -> None:
         """Promise the broker the next sign of life within `within_ms`."""
         self._desk.beat(within_ms)
+
+    def stopping(self) -> bool:
+        """Return whether the process was asked to stop."""
+        return self._desk.stopping()
 
 
 def build_errand(desk: Desk, membership: Membership) -> Errand:

@@ -5,7 +5,8 @@ group is killed, and whoever left it (see `strays`); it dies with this worker (P
 sees no environment, no descriptor and no files of ours but what is made here, makes private files
 only, and leaves no core dump, which could hold a key; its output is read to the end but only the
 last part is kept, so that it can neither block on a full pipe nor fill our memory; while it runs,
-the worker goes on beating.
+the worker goes on beating. A stop of the worker leaves the hook a moment to finish and ends it
+then: whoever stops the node does not wait for a service that restarts slowly.
 """
 
 import contextlib
@@ -32,6 +33,9 @@ READS_AT_END = 4
 GRACE_MS = 1000
 """Between asking the group to end and killing it."""
 
+STOP_MS = 4000
+"""How long a hook may go on once a stop was asked; with `GRACE_MS` below `stopwaitsecs`."""
+
 NOT_STARTED = 127
 """As shells report a command that could not be started."""
 
@@ -51,6 +55,10 @@ class Pause(Protocol):
 
     def announce(self, within_ms: int) -> None:
         """Say that the next `within_ms` may pass in silence."""
+        ...
+
+    def stopping(self) -> bool:
+        """Return whether the process was asked to stop."""
         ...
 
 
@@ -79,12 +87,13 @@ class HookOrder:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a program ended."""
+    """How a program ended; `cut_short` when a stop of this process ended it."""
 
     exit: int
     took_ms: int
     timed_out: bool
     output: str
+    cut_short: bool = False
 
 
 class PlainPause:
@@ -99,6 +108,10 @@ class PlainPause:
 
     def announce(self, within_ms: int) -> None:
         """Nobody is listening."""
+
+    def stopping(self) -> bool:
+        """Nobody asks."""
+        return False
 
 
 def run_program(
@@ -118,13 +131,16 @@ def run_program(
         with _reaped(child):
             tail = _Tail(child)
             deadline_ms = Millis(began_ms + order.timeout_ms)
-            timed_out = not _await_exit(child, tail, deadline_ms, pause)
-            if timed_out:
+            overran = not _await_exit(child, tail, deadline_ms, pause, in_stop_ms=STOP_MS)
+            cut_short = overran and boottime_ms() < deadline_ms
+            if overran:
                 _end_all(child, tail, pause, strays)
             for _ in range(READS_AT_END):
                 tail.read()
             status = child.wait()
-    return Ended(status, boottime_ms() - began_ms, timed_out, end_of(bytes(tail.kept)))
+    timed_out = overran and not cut_short
+    took_ms = boottime_ms() - began_ms
+    return Ended(status, took_ms, timed_out, end_of(bytes(tail.kept)), cut_short)
 
 
 def full_environment(order: HookOrder, environment: Mapping[str, str]) -> dict[str, str]:
@@ -264,12 +280,22 @@ class _Tail:
 
 
 def _await_exit(
-    child: "subprocess.Popen[bytes]", tail: _Tail, deadline_ms: Millis, pause: Pause
+    child: "subprocess.Popen[bytes]",
+    tail: _Tail,
+    deadline_ms: Millis,
+    pause: Pause,
+    in_stop_ms: int | None = None,
 ) -> bool:
-    """Return whether the child ended before the deadline; it is not reaped yet."""
+    """Return whether the child ended before the deadline; it is not reaped yet.
+
+    With `in_stop_ms` the deadline comes that soon after a stop was asked.
+    """
     watch = os.pidfd_open(child.pid)
     try:
         while not _has_ended(child):
+            if in_stop_ms is not None and pause.stopping():
+                deadline_ms = Millis(min(deadline_ms, boottime_ms() + in_stop_ms))
+                in_stop_ms = None
             left_ms = deadline_ms - boottime_ms()
             if left_ms <= 0:
                 return False

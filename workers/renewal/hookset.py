@@ -29,6 +29,7 @@ from workers.certstore import CertificateStore
 from workers.pairs import LiveCertificate
 from workers.renewal.hook import NOT_STARTED, Ended, HookOrder, Pause, run_program
 from workers.renewal.logic import rfc3339
+from workers.renewal.patience import StoppedError
 from workers.renewal.runlog import RunLog
 from workers.renewal.strays import Strays
 
@@ -68,7 +69,11 @@ class HookSet:
         *,
         retry: bool = True,
     ) -> list[HookRun]:
-        """Run all hooks of a stage in order and return the last run of each."""
+        """Run all hooks of a stage in order and return the last run of each.
+
+        Raises:
+            StoppedError: A stop was asked; one was ended half-way, or not begun.
+        """
         return [
             self._run_until_done(order, event, environment, retry=retry)
             for order in self._orders(stage, event)
@@ -127,6 +132,8 @@ class HookSet:
         return run
 
     def _run(self, order: HookOrder, event: str, environment: Mapping[str, str]) -> HookRun:
+        if self._pause.stopping():
+            raise StoppedError
         began = wall_s()
         log(EventName.HOOK_STARTED, hook=order.name, hook_event=event)
         fault = _distrust(order)
@@ -144,11 +151,15 @@ class HookSet:
             timed_out=ended.timed_out,
             output=ended.output,
             serial=environment["CERTMESH_SERIAL"],
+            cut_short=ended.cut_short,
         )
         with contextlib.suppress(OSError):
             # A full disk must not keep the other hooks from running; our log has the run too.
             self._log.add(run)
         _tell(run)
+        if run.cut_short:
+            # No verdict on the certificate: whoever starts next runs the hooks again.
+            raise StoppedError
         return run
 
 
@@ -217,7 +228,9 @@ def _distrust(order: HookOrder) -> str:
 
 
 def _tell(run: HookRun) -> None:
-    if run.timed_out:
+    if run.cut_short:
+        log(EventName.HOOK_CUT_SHORT, hook=run.hook, took_s=run.took_s, serial=run.serial)
+    elif run.timed_out:
         log(EventName.HOOK_TIMED_OUT, hook=run.hook, took_s=run.took_s, serial=run.serial)
     elif run.failed:
         log(EventName.HOOK_FAILED, hook=run.hook, exit=run.exit, took_s=run.took_s)

@@ -75,6 +75,8 @@ class RenewalLoop:
             if errand is None:
                 return Outcome(state="waiting for a mesh")
             errand.delivery.look_again()
+        except StoppedError:
+            return Outcome(state="stopping")  # what was cut short is finished at the next start
         except OSError as error:
             raise StorageError(f"cannot write here: {error}") from None
         desk.ask(errand.delivery.report(), Ack)

@@ -25,6 +25,7 @@ from broker.units import Millis
 from workers.leaf import PARSE_ERRORS, names_of
 from workers.renewal.hook import Pause
 from workers.renewal.logic import ProbeResult, printable
+from workers.renewal.patience import StoppedError
 
 TIMEOUT_S: Final = 3.0
 WAIT_MS: Final = 10_000
@@ -69,6 +70,9 @@ class Prober:
             targets: As `[renewal] probe` has them.
             serial: The serial they should serve.
             name: Server name to ask for.
+
+        Raises:
+            StoppedError: A stop was asked while a port still served something else.
         """
         deadline_ms = Millis(boottime_ms() + self._wait_ms)
         return tuple(self._settled(target, serial, name, deadline_ms) for target in targets)
@@ -86,6 +90,8 @@ class Prober:
             result = self._once(target, serial, name)
             if result.served or boottime_ms() + AGAIN_MS > deadline_ms:
                 return result
+            if self._pause.stopping():
+                raise StoppedError
             self._pause.wait(AGAIN_MS)
 
     def _once(self, target: str, serial: str, name: str) -> ProbeResult:

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import msgspec
 
+from broker.errors import MalformedMessageError
 from broker.runtime.files import write_atomic
 from broker.runtime.paths import Paths
 from broker.wire.console_api import HookRun
+from broker.wire.plain import decode_json
 from workers.renewal.logic import newest_runs
-
-NAME = "hook-runs.ndjson"
 
 
 class RunLog:
-    """`hook-runs.ndjson` in the data directory: at most the newest 500 runs."""
+    """`hook-runs.ndjson`: at most the newest 500 runs."""
 
     def __init__(self, paths: Paths) -> None:
-        self._path = paths.data / NAME
+        self._path = paths.hook_runs
 
     def add(self, run: HookRun) -> None:
         """Append one run; several workers may do so at the same time."""
@@ -32,8 +32,8 @@ class RunLog:
         """Return the runs, oldest first; lines that are damaged are left out."""
         found = []
         for line in self._lines():
-            with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-                found.append(msgspec.json.decode(line, type=HookRun))
+            with contextlib.suppress(MalformedMessageError):
+                found.append(decode_json(line, HookRun))
         return found
 
     def _lines(self) -> list[bytes]:

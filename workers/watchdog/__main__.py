@@ -10,10 +10,10 @@ from broker.runtime.logfile import LogFile
 from broker.runtime.logs import log, setup_logs
 from broker.runtime.main import run_process, wants_once
 from broker.runtime.paths import Paths
+from broker.runtime.privileges import END_OTHERS
 from broker.runtime.settings import Settings
 from broker.wire.ids import Service
 from workers.process import instance_name
-from workers.watchdog.memory import Memory
 from workers.watchdog.table import Table
 from workers.watchdog.watch import Watch, run
 
@@ -24,8 +24,7 @@ def main(settings: Settings, paths: Paths) -> int:
     log(EventName.PROCESS_STARTED, service="watchdog")
     with Link(paths, Service.WATCHDOG, instance_name(Service.WATCHDOG)) as link:
         dead_after_ms = settings.broker.worker_dead_after.ms
-        memory = Memory(paths.run / "watchdog.json")
-        watch = Watch(link, Table(paths.supervisor_socket), memory, dead_after_ms)
+        watch = Watch(link, Table(paths.supervisor_socket), paths, dead_after_ms)
         if wants_once():
             link.introduce()
             watch.turn(boottime_ms(), hinted=True)
@@ -34,4 +33,4 @@ def main(settings: Settings, paths: Paths) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_process(main))
+    sys.exit(run_process(main, needs=END_OTHERS))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from broker.units import Millis
 from broker.wire.standby import StepDown
-from broker.wire.supervision import Overdue, ProcessLine
+from broker.wire.supervision import Overdue
 
 ALIVE = ("STARTING", "RUNNING")
 CONFIRM_MS = 500
@@ -52,35 +52,24 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The last pid seen of a program, and how many there were after the first."""
+    """The last pid seen of a program, since when, and how many there were after the first."""
 
     pid: int = 0
     restarts: int = 0
+    since_ms: Millis = BOOT
 
-    def seen(self, pid: int) -> "Tally":
+    def seen(self, pid: int, now_ms: Millis = BOOT) -> "Tally":
         """Return the tally after a look that showed `pid`."""
         if pid in (0, self.pid):
             return self
-        return Tally(pid, self.restarts + 1) if self.pid else Tally(pid, self.restarts)
+        return Tally(pid, self.restarts + 1 if self.pid else self.restarts, now_ms)
 
 
-def count_restarts(tallies: Mapping[str, Tally], rows: Iterable[Row]) -> dict[str, Tally]:
+def count_restarts(
+    tallies: Mapping[str, Tally], rows: Iterable[Row], now_ms: Millis = BOOT
+) -> dict[str, Tally]:
     """Return the tallies after one look at the table; programs that are gone are forgotten."""
-    return {row.program: tallies.get(row.program, Tally()).seen(row.pid) for row in rows}
-
-
-def lines(rows: Iterable[Row], tallies: Mapping[str, Tally]) -> tuple[ProcessLine, ...]:
-    """Return the report for the broker."""
-    return tuple(
-        ProcessLine(
-            program=row.program,
-            pid=row.pid,
-            state=row.state,
-            restarts=tallies[row.program].restarts,
-            exit_status=row.exit_status,
-        )
-        for row in rows
-    )
+    return {row.program: tallies.get(row.program, Tally()).seen(row.pid, now_ms) for row in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,54 +1,44 @@
-"""Restart counts that survive a restart of the watchdog, itself included in the count.
-
-They belong to one lifetime of supervisord, known by its pid and its start time (a container's
-supervisord is pid 1 each time).
-"""
+"""Restart counts that survive a restart of the watchdog, itself included in the count."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
-
+from broker.runtime.watchbook import Counted, read_watchbook, write_watchbook
+from broker.units import Millis, UnixSeconds
 from workers.watchdog.logic import Tally
-
-
-class _Kept(msgspec.Struct, frozen=True):
-    supervisord: str
-    tallies: dict[str, tuple[int, int]]
+from workers.watchdog.report import Past
 
 
 class Memory:
-    """The counts in a file of the run directory; losing it only loses numbers on a screen."""
+    """The counts of this supervisord's lifetime."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._supervisord = _lifetime(os.getppid())
-        self._written: dict[str, Tally] = {}
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._written: dict[str, Counted] = {}
 
-    def load(self) -> dict[str, Tally]:
-        """Return what is known about this supervisord's programs."""
-        try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=_Kept)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return {}
-        if kept.supervisord != self._supervisord:
-            return {}
-        return {name: Tally(pid, restarts) for name, (pid, restarts) in kept.tallies.items()}
+    def load(self) -> tuple[dict[str, Tally], dict[str, Past]]:
+        """Return what is known about this supervisord's programs: restarts, and how they ended."""
+        known = read_watchbook(self._run, os.getppid())
+        tallies = {
+            name: Tally(one.pid, one.restarts, Millis(one.since_ms)) for name, one in known.items()
+        }
+        return tallies, {name: _past(one) for name, one in known.items() if one.ended}
 
-    def save(self, tallies: dict[str, Tally]) -> None:
-        """Keep `tallies` when they changed."""
-        if tallies == self._written:
-            return
-        kept = _Kept(self._supervisord, {name: (t.pid, t.restarts) for name, t in tallies.items()})
-        staged = self._path.with_suffix(".new")
-        staged.write_bytes(msgspec.json.encode(kept))
-        staged.replace(self._path)
-        self._written = dict(tallies)
+    def save(self, tallies: Mapping[str, Tally], pasts: Mapping[str, Past]) -> None:
+        """Keep both when they changed."""
+        counted = {name: _counted(tally, pasts.get(name)) for name, tally in tallies.items()}
+        if counted != self._written:
+            write_watchbook(self._run, os.getppid(), counted)
+            self._written = counted
 
 
-def _lifetime(pid: int) -> str:
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return str(pid)
-    return f"{pid}/{after_name[19]}"  # field 22 of stat(5): start time in ticks since boot
+def _counted(tally: Tally, past: Past | None) -> Counted:
+    if past is None:
+        return Counted(tally.pid, tally.restarts, tally.since_ms)
+    return Counted(tally.pid, tally.restarts, tally.since_ms, past.pid, past.words, past.at)
+
+
+def _past(counted: Counted) -> Past:
+    at = counted.ended_at
+    return Past(counted.ended_pid, counted.ended, None if at is None else UnixSeconds(at))

@@ -10,23 +10,31 @@ import zmq
 from broker.client import Link
 from broker.clock import boottime_ms, wall_s
 from broker.errors import MeshError, UnavailableError
+from broker.runtime.endings import endings
 from broker.runtime.events import EventName
 from broker.runtime.exits import Exit
 from broker.runtime.logs import log
+from broker.runtime.paths import Paths
+from broker.runtime.restraint import SETTLED_MS, WAIT_MS_MAX, Starts
 from broker.runtime.stop import StopSignal
 from broker.units import Millis
 from broker.wire.liveness import Beat
 from broker.wire.messages import Answer
 from broker.wire.supervision import Overdue, OverdueView, ProcessLine, ReportProcesses
+from workers.process import OUTDATED
 from workers.watchdog import logic
 from workers.watchdog.listener import Listener
 from workers.watchdog.logic import BrokerWatch, HandOver, Repair, Row, Tally
 from workers.watchdog.memory import Memory
+from workers.watchdog.report import Found, Past, has_ended, note_ends
 from workers.watchdog.table import StoppingError, Table
 from workers.watchdog.ticker import Ticker
 
 LOOK_MS = 1000
 """The table is read this often, and at once after every event."""
+
+YOUNG_MS = SETTLED_MS + WAIT_MS_MAX
+"""Who runs for longer is not waiting before its work any more."""
 
 TURN_MS = 250
 PROMISED_MS = 10_000
@@ -37,6 +45,8 @@ class State:
     """What the watchdog remembers between two turns."""
 
     tallies: dict[str, Tally]
+    pasts: dict[str, Past] = field(default_factory=dict)
+    killed: dict[int, str] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     reported: tuple[ProcessLine, ...] = ()
     repairs: dict[str, Repair] = field(default_factory=dict)
@@ -53,16 +63,21 @@ class State:
 class Watch:
     """Judges with `logic`, acts on the table, the broker's link and process ids."""
 
-    def __init__(self, link: Link, table: Table, memory: Memory, dead_after_ms: int) -> None:
+    def __init__(self, link: Link, table: Table, places: Paths, dead_after_ms: int) -> None:
         self._link = link
         self._table = table
-        self._memory = memory
+        self._places = places
+        self._memory = Memory(places.run)
         self._dead_after_ms = dead_after_ms
-        self.state = State(memory.load())
+        self.state = State(*self._memory.load())
 
     def descriptors(self) -> tuple["zmq.Socket[bytes]", ...]:
         """Return the sockets whose answers a turn takes in."""
         return self._link.descriptors()
+
+    def is_outdated(self) -> bool:
+        """Whether the broker refuses what this process speaks; another release of it may do."""
+        return self._link.is_outdated()
 
     def turn(self, now_ms: Millis, *, hinted: bool) -> None:
         """Do what is due; `hinted` when supervisord just said that something changed."""
@@ -97,15 +112,41 @@ class Watch:
         if not self._read_table():
             return
         state = self.state
-        tallies = logic.count_restarts(state.tallies, state.rows)
-        _log_restarts(state.tallies, tallies)
+        self._note_ends()
+        tallies = logic.count_restarts(state.tallies, state.rows, now_ms)
+        _log_restarts(state.tallies, tallies, state.pasts)
         state.tallies = tallies
-        self._memory.save(tallies)
-        state.reported = logic.lines(state.rows, tallies)
-        self._link.post(ReportProcesses(processes=state.reported), timeout_ms=LOOK_MS)
+        self._memory.save(tallies, state.pasts)
         state.repairs, starts = logic.plan_repairs(state.repairs, state.rows, now_ms)
+        state.reported = self._found(now_ms).lines(now_ms)
+        self._link.post(ReportProcesses(processes=state.reported), timeout_ms=LOOK_MS)
         for row in starts:
             self._repair(row)
+
+    def _note_ends(self) -> None:
+        """Learn how those ended who are gone; the log is read for them only."""
+        state = self.state
+        ended = [
+            (row.program, tally.pid if tally else 0)
+            for row in state.rows
+            for tally in (state.tallies.get(row.program),)
+            if has_ended(row, tally, state.pasts.get(row.program))
+        ]
+        if ended:
+            said = (endings(self._places.log / "supervisord.log"), state.killed)
+            state.pasts = note_ends(state.pasts, ended, said, wall_s())
+            for _, pid in ended:
+                state.killed.pop(pid, None)
+
+    def _found(self, now_ms: Millis) -> Found:
+        state, starts = self.state, Starts(self._places.home)
+        young = (
+            row.program
+            for row in state.rows
+            if now_ms - state.tallies[row.program].since_ms < YOUNG_MS
+        )
+        said = {name: start for name in young if (start := starts.of(name)) is not None}
+        return Found(state.rows, state.tallies, state.pasts, state.repairs, said)
 
     def _read_table(self) -> bool:
         state = self.state
@@ -155,6 +196,7 @@ class Watch:
     def _kill(self, row: Row, silent_ms: int) -> None:
         """Kill the whole process group: a hung hook must not survive its worker."""
         log(EventName.WORKER_KILLED, program=row.program, victim=row.pid, silent_ms=silent_ms)
+        self.state.killed[row.pid] = f"killed: silent for {silent_ms / 1000:.1f} s"
         with contextlib.suppress(ProcessLookupError):
             if os.getpgid(row.pid) == row.pid:
                 os.killpg(row.pid, signal.SIGKILL)
@@ -187,9 +229,10 @@ def run(watch: Watch, link: Link) -> int:
     ticker.start()
     with StopSignal() as stop:
         _turn_until(stop, watch, Listener(0, channel), ticker)
-    log(EventName.PROCESS_STOPPING)
+        asked = stop.requested()
+    log(EventName.PROCESS_STOPPING, reason="asked to stop" if asked else OUTDATED)
     link.goodbye("stopping")
-    return Exit.OK
+    return Exit.OK if asked else Exit.TEMPORARY
 
 
 def _turn_until(stop: StopSignal, watch: Watch, listener: Listener, ticker: Ticker) -> None:
@@ -198,7 +241,7 @@ def _turn_until(stop: StopSignal, watch: Watch, listener: Listener, ticker: Tick
         poller.register(item, zmq.POLLIN)
     listener.begin()
     log(EventName.PROCESS_READY)
-    while not stop.requested():
+    while not stop.requested() and not watch.is_outdated():
         ready = dict(poller.poll(TURN_MS))
         notices = listener.take() if listener.source in ready else ()
         if any(notice.name == logic.POOL_STOPS for notice in notices):
@@ -211,12 +254,16 @@ def _silence_of(row: Row, condemned: tuple[Overdue, ...]) -> int:
     return next(one.silent_ms for one in condemned if one.pid == row.pid)
 
 
-def _log_restarts(before: dict[str, Tally], after: dict[str, Tally]) -> None:
+def _log_restarts(
+    before: dict[str, Tally], after: dict[str, Tally], pasts: dict[str, Past]
+) -> None:
     for program, tally in after.items():
         if tally.restarts > before.get(program, Tally()).restarts:
+            past = pasts.get(program)
             log(
                 EventName.WORKER_RESTARTED,
                 program=program,
                 restarts=tally.restarts,
                 started=tally.pid,
+                ended=past.words if past is not None else "",
             )

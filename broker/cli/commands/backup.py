@@ -145,6 +145,8 @@ def _restore(
     home = rebuilt_home(session.home, found.settings, found.host, options)
     try:
         return _program(home.paths, file, wish)
+    except ConflictError:
+        raise  # somebody else is at work in this home: what was made here may be theirs by now
     except BaseException:
         home.undo()
         raise

@@ -22,6 +22,7 @@ from broker.runtime.exits import Exit
 from broker.wire.console_api import CertificateView
 from broker.wire.control import Ack
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
 
 PATH = "/v1/certificate"
 FILES = ("cert", "key", "chain", "fullchain", "combined")
@@ -248,14 +249,14 @@ def own_directory(session: Session) -> Path:
     """
     paths = session.paths
     try:
-        membership = msgspec.json.decode(paths.membership.read_bytes(), type=Membership)
+        membership = decode_json(paths.membership.read_bytes(), Membership)
     except FileNotFoundError:
         raise NoMeshError(
             f"the node in {paths.home} belongs to no mesh",
             hint=f"{session.command('init NAME')} or {session.command('join INVITE')}",
         ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise MalformedMessageError(f"{paths.membership}: {error}") from None
+    except MalformedMessageError as error:
+        raise MalformedMessageError(f"{paths.membership}: {error.detail}") from None
     live = paths.certificates / membership.host / "live"
     if not live.exists():
         raise NoMeshError(

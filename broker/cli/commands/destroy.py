@@ -10,10 +10,17 @@ from broker.cli.prompt import ask_yes, require_person
 from broker.cli.public import public
 from broker.cli.session import Session
 from broker.cli.shape import clean
-from broker.errors import ConflictError, LedgerDamagedError, NoMeshError, NotPrimaryError
+from broker.errors import (
+    ConflictError,
+    LedgerDamagedError,
+    MalformedMessageError,
+    NoMeshError,
+    NotPrimaryError,
+)
 from broker.runtime.exits import Exit
 from broker.wire.backup import Destroyed, DestroyWish
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
 
 
 @click.command(cls=MeshCommand)
@@ -53,12 +60,12 @@ def destroy(session: Session, *, mesh: str) -> int:
 def _membership(session: Session) -> Membership:
     path = session.paths.membership
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Membership)
+        return decode_json(path.read_bytes(), Membership)
     except FileNotFoundError:
         raise NoMeshError(
             f"the node in {session.home} belongs to no mesh", hint="there is nothing to destroy"
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, MalformedMessageError) as error:
         raise LedgerDamagedError(f"cannot read {path}: {error}") from None
 
 

@@ -18,7 +18,7 @@ from broker.clock import wall_s
 from broker.errors import ConflictError, NotFoundError
 from broker.runtime.duration import Duration
 from broker.runtime.exits import Exit
-from broker.runtime.files import write_atomic
+from broker.runtime.files import write_kept
 from broker.runtime.settings import HookEvent, Settings, parse_settings
 from broker.wire.console_api import HookRun, HookRunsView, HooksView, HookTrial
 
@@ -126,7 +126,7 @@ def _replace(session: Session, text: str, *, dry_run: bool) -> Settings:
     file = session.settings_file
     settings = parse_settings(parsed(text, str(file)), str(file))
     if not dry_run:
-        write_atomic(file, text.encode())
+        write_kept(file, text.encode())
     return settings
 
 
@@ -209,6 +209,8 @@ def _show_failed(session: Session, view: HookRunsView) -> None:
 
 
 def _verdict(line: HookRun) -> str:
+    if line.cut_short:
+        return "cut short by a stop"
     if line.timed_out:
         return "fail (timed out)"
     return "ok" if line.exit == 0 else f"fail (exit {line.exit})"

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from broker.cli.kit import free_place, kit_text, secret_lines, write_kit
-from broker.cli.nodehome import NodeHome, Wanted, prepare, refuse_second_mesh
+from broker.cli.nodehome import NodeHome, prepare, refuse_second_mesh
 from broker.cli.nodeoptions import node_options, taken, usual_settings
 from broker.cli.options import MeshCommand, pass_session
 from broker.cli.profiles import (
@@ -83,10 +83,7 @@ def init(session: Session, /, **given: Any) -> int:
     profile = overridden(profile_named(given["profile"] or _ask_profile(session)), given)
     source = given["passphrase_file"]
     words = read_secret(source) if source else passphrase()
-    # Also without approval: a later policy or a rejoin asks somebody, and where there is nobody to
-    # ask the answer is no.
-    usual: Wanted = {**usual_settings(), ("approval", "decider"): "queue"}
-    home = prepare(session.home, node.wanted(), usual)
+    home = prepare(session.home, node.wanted(), usual_settings())
     try:
         made = _create(home, name, words, profile)
     except BaseException:

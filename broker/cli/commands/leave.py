@@ -17,9 +17,17 @@ from broker.cli.program import Refusal, crashed, follow
 from broker.cli.prompt import ask_yes
 from broker.cli.session import Session
 from broker.clock import wall_s
-from broker.errors import ConflictError, ErrorCode, MeshError, NoMeshError, UnavailableError
+from broker.errors import (
+    ConflictError,
+    ErrorCode,
+    MalformedMessageError,
+    MeshError,
+    NoMeshError,
+    UnavailableError,
+)
 from broker.runtime.exits import Exit
 from broker.wire.node import Endpoint, Membership, NodeView
+from broker.wire.plain import decode_json
 
 PROGRAM = "workers.enroll"
 UNTOLD = frozenset({ErrorCode.PEER_UNREACHABLE, ErrorCode.NOT_PRIMARY, ErrorCode.NOT_A_MEMBER})
@@ -52,12 +60,12 @@ def leave(session: Session, *, force: bool) -> int:
 def _membership(session: Session) -> Membership:
     path = session.paths.membership
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Membership)
+        return decode_json(path.read_bytes(), Membership)
     except FileNotFoundError:
         raise NoMeshError(
             f"the node in {session.home} belongs to no mesh", hint="there is nothing to leave"
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, MalformedMessageError) as error:
         raise NoMeshError(f"cannot read {path}: {error}", hint="restore it from a backup") from None
 
 

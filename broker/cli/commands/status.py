@@ -1,4 +1,4 @@
-"""`certmesh status` and `certmesh ps`.
+"""`certmesh status`.
 
 Status answers 0 when all is well, 3 when it works but something deserves attention (a locked CA is
 such a thing: status itself needed no key), 4 when nothing runs, 6 when there is no mesh.
@@ -13,13 +13,11 @@ from broker.cli.roster import draw_members
 from broker.cli.session import Session
 from broker.cli.shape import ago, day, due_in, span
 from broker.cli.succession import FULL, limits, named, silence, standbys, unfit
-from broker.clock import wall_s
 from broker.runtime.exits import Exit
-from broker.wire.node import OutageView, StatusView, WorkersView, WorkerView
+from broker.wire.node import OutageView, StatusView
 
 TELLING = frozenset({"suspecting", "pending", "caretaking"})
 """Phases of the succession that say more than the role does."""
-PROCESS_HEADINGS = ("PROCESS", "STATE", "PID", "RESTARTS", "LAST SUCCESS", "NEXT RUN", "NOTE")
 
 
 @click.command(cls=MeshCommand)
@@ -179,31 +177,3 @@ def _short(outage: OutageView) -> str:
     if outage.short_members <= 1:
         return outage.weakest
     return f"{outage.short_members} members, {outage.weakest} first"
-
-
-@click.command(cls=MeshCommand)
-@pass_session
-def ps(session: Session) -> None:
-    """Show the processes: state, restarts, last success, next run."""
-    view = session.api().get("/v1/workers", WorkersView)
-    if session.json:
-        session.screen.object("ps", public(view))
-        return
-    uptime = f"up {span(view.broker_uptime_ms / 1000)}"
-    broker = ("broker", "ready", str(view.broker_pid), "-", "now", "-", uptime)
-    rows = [_process_row(line, wall_s()) for line in view.workers]
-    session.screen.table(PROCESS_HEADINGS, [broker, *rows])
-
-
-def _process_row(line: WorkerView, now: int) -> tuple[str, ...]:
-    known = line.supervisor in ("", "RUNNING")
-    state = line.liveness if known else f"{line.liveness} ({line.supervisor})"
-    return (
-        line.instance,
-        state,
-        str(line.pid) if line.pid else "-",
-        str(line.restarts),
-        ago(line.last_success_at, now),
-        "-" if line.next_run_ms is None else span(line.next_run_ms / 1000),
-        line.last_error or line.state,
-    )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from broker.cli.options import Noun, pass_session
 from broker.cli.prompt import ask_yes
@@ -17,9 +16,10 @@ from broker.cli.truststore.anchor import Anchor, anchors_of
 from broker.cli.truststore.debian import system_store
 from broker.cli.truststore.nss import nss_stores
 from broker.cli.truststore.store import ROOT_VARIABLE, Finding, Store
-from broker.errors import MeshError, NoMeshError
+from broker.errors import MalformedMessageError, MeshError, NoMeshError
 from broker.runtime.exits import Exit
 from broker.wire.node import Membership
+from broker.wire.plain import decode_json
 
 STORES = ("system", "nss")
 DONE = frozenset({"installed", "none"})
@@ -156,13 +156,13 @@ def _stores(names: tuple[str, ...]) -> tuple[Store, ...]:
 def _anchors(session: Session) -> tuple[Anchor, ...]:
     path = session.paths.membership
     try:
-        membership = msgspec.json.decode(path.read_bytes(), type=Membership)
+        membership = decode_json(path.read_bytes(), Membership)
     except FileNotFoundError:
         raise NoMeshError(
             f"the node in {session.home} belongs to no mesh, so there is no root to trust",
             hint=f"{session.command('init NAME')} or {session.command('join INVITE')}",
         ) from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, MalformedMessageError) as error:
         raise NoMeshError(f"{path} cannot be read: {error}", hint="join again") from None
     return anchors_of(membership)
 

@@ -6,15 +6,19 @@ import select
 import click
 
 from broker.cli.options import MeshCommand, pass_session
+from broker.cli.owners import settle_owners
 from broker.cli.processtable import is_from_settings, lacks, write_process_table
 from broker.cli.program import tail
 from broker.cli.readiness import Readiness, log_of, look
+from broker.cli.sameusers import refuse_other_users
 from broker.cli.session import Session
 from broker.cli.shape import span
 from broker.cli.supervisor import Grip, Supervisor, environment
 from broker.clock import boottime_ms
 from broker.errors import DeadlineError, InternalError, MeshError
 from broker.runtime.exits import Exit
+from broker.runtime.planted import refuse_planted_home
+from broker.runtime.restraint import Starts
 
 UP_MS = 60_000
 DOWN_MS = 60_000
@@ -32,6 +36,7 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
     When they run already, takes over what [pool] and [notify] say now, and touches nothing else.
     --timeout limits the waiting (60 s).
     """
+    refuse_planted_home(session.paths)
     supervisor = Supervisor(session.paths)
     write_process_table(session.paths, session.settings)
     missing = lacks(session.paths, session.settings)
@@ -41,17 +46,24 @@ def up(session: Session, *, wait: bool, foreground: bool) -> int:
             "own: add it there, or remove that file and run this again"
         )
     if foreground:
+        settle_owners(session.paths, session.settings)
+        Starts(session.home).forget_all()
         os.chdir(session.home)
         line = supervisor.foreground_line()
         os.execve(line[0], line, environment())  # noqa: S606 (our own interpreter)
     began = boottime_ms()
+    if supervisor.wake():
+        session.screen.warn("supervisord had been stopped by a signal; it goes on now")
     running = supervisor.programs() is not None
     if running:
+        if is_from_settings(session.paths):
+            refuse_other_users(supervisor, session.settings, session.command("down"))
         moved = supervisor.take_over() if is_from_settings(session.paths) else ()
         if moved:
             session.screen.note(f"taken over from certmesh.toml: {', '.join(moved)}")
         supervisor.revive()
     else:
+        settle_owners(session.paths, session.settings)
         supervisor.start()
     try:
         found = _wait(session, supervisor) if wait else Readiness("")
@@ -146,6 +158,7 @@ def start_pool(session: Session) -> None:
     """
     session.screen.note("starting the node again")
     write_process_table(session.paths, session.settings)
+    settle_owners(session.paths, session.settings)
     Supervisor(session.paths).start()
 
 

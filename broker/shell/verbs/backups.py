@@ -34,8 +34,9 @@ from broker.wire.backup import (
     PlanCollect,
     TakeBackup,
 )
-from broker.wire.codec import decode_body, fault_of
+from broker.wire.codec import decode_body, encode, fault_of
 from broker.wire.control import Ack
+from broker.wire.messages import Answer
 from broker.wire.roster import SignedBundle
 
 
@@ -57,6 +58,8 @@ def take_backup(state: BrokerState, _batch: Batch, caller: Caller, request: Take
                 state.resolve(caller.request_id, fault_of(outcome))
                 return
             reply = BackupView(outcome.line, outcome.removed)
+            # The link repeats a request whose answer was lost; one backup is enough.
+            batch.remember(caller.request_id, encode(Answer(caller.request_id, reply))[1])
             batch.after_commit.append(lambda: state.resolve(caller.request_id, reply))
             void = StorageError("the backup is on disk, but could not be written down")
             batch.on_void.append(lambda: state.resolve(caller.request_id, fault_of(void)))

@@ -104,6 +104,7 @@ def list_workers(
         workers=tuple(sorted(views, key=lambda view: view.instance)),
         broker_pid=os.getpid(),
         broker_uptime_ms=caller.now_ms - state.started_ms,
+        broker=state.follow.processes.get("broker"),
     )
 
 
@@ -136,6 +137,11 @@ def _worker_view(worker: Worker, line: ProcessLine | None, caller: Caller) -> Wo
         last_error=beat.last_error,
         next_run_ms=beat.next_run_ms,
         silent_ms=caller.now_ms - worker.seen_ms,
+        uptime_ms=line.uptime_ms if line else 0,
+        last_exit=line.last_exit if line else "",
+        last_exit_at=line.last_exit_at if line else None,
+        next_start_ms=line.next_start_ms if line else None,
+        ends=line.ends if line else 0,
     )
 
 
@@ -152,4 +158,9 @@ def _absent_view(line: ProcessLine) -> WorkerView:
         last_error="",
         next_run_ms=None,
         silent_ms=0,
+        uptime_ms=line.uptime_ms,
+        last_exit=line.last_exit,
+        last_exit_at=line.last_exit_at,
+        next_start_ms=line.next_start_ms,
+        ends=line.ends,
     )

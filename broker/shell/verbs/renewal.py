@@ -6,6 +6,7 @@ from broker.errors import (
     CSRRejectedError,
     ForbiddenError,
     LeaseLostError,
+    MalformedMessageError,
     NoMeshError,
     NotAMemberError,
     RenewalInProgressError,
@@ -176,7 +177,13 @@ def report_installed(
 def note_own_certificate(
     state: BrokerState, batch: Batch, caller: Caller, request: NoteOwnCertificate
 ) -> Ack:
-    """Note what is live on this node's disk; listeners reload when the serial is new."""
+    """Note what is live on this node's disk; listeners reload when the serial is new.
+
+    Raises:
+        MalformedMessageError: A certificate without a serial: nobody could look for it in a list.
+    """
+    if request.present and not request.serial:
+        raise MalformedMessageError("the certificate that was reported has no serial")
     before = state.own
     state.own = OwnCertificate(
         known=True,

@@ -8,8 +8,9 @@ a working one, and the audit trail knows every slot there is. A removal: the vau
 row and the file; a slot that the audit trail calls gone is gone, and one whose row could not be
 written is gone as well: its caller hears of the ledger's trouble, the log has the rest.
 
-Replies are not remembered for a repetition: that of a code slot holds its secret, which must not
-lie in the ledger.
+The reply to an addition is not remembered for a repetition: that of a code slot holds its secret,
+which must not lie in the ledger. What is remembered is which request the newest slot came from, so
+that a repetition after a crash adds no second one.
 """
 
 from collections.abc import Callable
@@ -48,16 +49,22 @@ from broker.shell.slotfile import remove_slot_file, write_slot_secret
 from broker.shell.state import BrokerState
 from broker.shell.vault import Vault, install_vault
 from broker.shell.verbs.authority import UNLOCK_SOURCE, held_vault, known_mesh, peer_name
-from broker.wire.codec import fault_of
+from broker.wire.codec import encode, fault_of
 from broker.wire.control import Fault
 from broker.wire.events import AuthorityMoved, SyncWanted
 from broker.wire.facts import AuthorityUnlockFailed, SlotAdded, SlotRemoved
+from broker.wire.messages import Answer
 from broker.wire.slot import AddSlot, RemoveSlot, SlotAnswer
+
+LOCAL_ADDED = "slots.added"
+"""Request and id of the newest slot, written with its row."""
 
 Settle = Callable[[Batch, SlotChange, object], None]
 
 
-def add_slot(state: BrokerState, _batch: Batch, caller: Caller, request: AddSlot) -> Deferred:
+def add_slot(
+    state: BrokerState, _batch: Batch, caller: Caller, request: AddSlot
+) -> SlotAnswer | Deferred:
     """Add a way to unlock; answered when it works.
 
     Raises:
@@ -70,6 +77,8 @@ def add_slot(state: BrokerState, _batch: Batch, caller: Caller, request: AddSlot
     vault = held_vault(state)
     if (again := _again(state, caller)) is not None:
         return again
+    if (there := _added_before(state, vault, caller)) is not None:
+        return SlotAnswer(there.slot_id, there.kind, note=_reach(state, there))
     peer = _check_kind(state, vault.sealed, request)
     cost = KDFCost(state.settings.ca.kdf_memory // 1024, state.settings.ca.kdf_passes, KDF_LANES)
     sealer = Sealer(vault.sealed.mesh_id, state.draw, caller.now)
@@ -105,6 +114,7 @@ def finish_adding(state: BrokerState, batch: Batch, change: SlotChange, drawn: D
     batch.on_void.append(partial(refuse, state, change, nothing))
     if state.serves:
         batch.append(SlotAdded(state.host, slot.slot_id, slot.kind), change.operator)
+    batch.keep(LOCAL_ADDED, change.caller.request_id + slot.slot_id.encode())
 
     def install() -> None:
         state.keys.change = None
@@ -145,6 +155,18 @@ def _again(state: BrokerState, caller: Caller) -> Deferred | None:
         state.wait(caller, change.until_ms)
         return DEFERRED
     raise BusyError("another change of slots is under way", retry_after_ms=1000)
+
+
+def _added_before(state: BrokerState, vault: Vault, caller: Caller) -> Slot | None:
+    """Return the passphrase slot that this very request added in an earlier life of the broker.
+
+    The other kinds are there once only, or show a secret once only: a repetition is refused.
+    """
+    kept = state.ledger.local_get(LOCAL_ADDED) or b""
+    if kept[: len(caller.request_id)] != caller.request_id:
+        return None
+    slot = vault.sealed.slot(kept[len(caller.request_id) :].decode())
+    return slot if slot is not None and slot.kind == "passphrase" else None
 
 
 def _submit(
@@ -305,6 +327,8 @@ def _removed(
     if state.serves:
         batch.append(SlotRemoved(state.host, slot.slot_id, slot.kind), change.operator)
     answer = SlotAnswer(slot.slot_id, slot.kind, note=_remains(state, slot))
+    request_id = change.caller.request_id
+    batch.remember(request_id, encode(Answer(request_id, answer))[1])
 
     def settled() -> None:
         state.keys.change = None

@@ -1,0 +1,29 @@
+"""A private directory of this process for targets that read files; gone when it ends."""
+
+import atexit
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+
+
+@functools.cache
+def place() -> Path:
+    """Return the directory; its name is short, sockets may lie in it."""
+    directory = Path(tempfile.mkdtemp(prefix="cmz-", dir="/tmp"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
+
+
+def file_of(octets: bytes, name: str) -> Path:
+    """Return a file with these octets, 0600; the next call with the same name replaces it."""
+    path = place() / name
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(octets)
+    return path
+
+
+def outside(before: frozenset[Path]) -> set[Path]:
+    """Return the files of the directory that were not there before."""
+    return {path for path in place().rglob("*") if path not in before}
