@@ -12,8 +12,11 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.fuzz.place import OUTER
 
 if TYPE_CHECKING:
     from tests.fuzz.target import Target
@@ -63,15 +66,17 @@ def _run(name: str, seconds: float, seed: int) -> bool:
     """Return whether one target survived its time."""
     (FOUND / name).mkdir(parents=True, exist_ok=True)
     words = ["--inside", name, "--seconds", str(max(1, round(seconds))), "--seed", str(seed)]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.fuzz", *words],
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=ROOT,
-        text=True,
-        errors="replace",
-    )
+    with tempfile.TemporaryDirectory(prefix="cmz-", dir="/tmp") as room:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.fuzz", *words],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env={**os.environ, OUTER: room},
+            text=True,
+            errors="replace",
+        )
     said = [line for line in done.stdout.splitlines() if line.startswith(("Done ", "stat::"))]
     sys.stdout.write(f"{name:<16} {'ok' if not done.returncode else 'BROKEN'} {' '.join(said)}\n")
     sys.stdout.flush()

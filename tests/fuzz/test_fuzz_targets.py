@@ -13,7 +13,7 @@ from tests.fuzz.targets import TARGETS
 from tests.fuzz.targets_broker import verdict
 
 CORPUS = Path(__file__).parent / "corpus"
-EXAMPLES = 200
+EXAMPLES = 150
 SEEDS_POISONED = 8
 BRED = settings(
     max_examples=EXAMPLES,
