@@ -38,7 +38,7 @@ def main(port: int) -> None:
         up = pool.run("up", timeout=PATIENCE_S)
         assert up.returncode == 0, (up.stderr, pool.log("broker"))
         eventually(pool.is_ok, within_s=PATIENCE_S)
-        pool.certmesh("cert", "renew")
+        eventually(lambda: pool.run("cert", "renew").returncode == 0, within_s=PATIENCE_S)
         programs = pool.pids()
         status = Path(f"/proc/{programs['renewal-0']}/status").read_text()
         runs = pool.certmesh("hook", "log")["runs"]
